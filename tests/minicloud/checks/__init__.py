@@ -1,0 +1,1 @@
+"""Tests of the minicloud itself: run by `python3 -m minicloud.checks`."""

@@ -1,0 +1,25 @@
+"""A guest: a small process that writes down, five times a second, that it runs and where.
+
+usage: guest.py INSTANCE HOST BOOT_ID RECORD PID_FILE
+A line of the record: host, boot id, pid, seconds of the machine's monotonic clock, which all hosts share.
+"""
+
+import os
+import sys
+import time
+
+INTERVAL_S = 0.2
+
+
+def main(instance, host, boot_id, record, pid_file):
+    with open(pid_file, "w") as mine:
+        mine.write(str(os.getpid()))
+    file = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    while True:
+        # One write for a line: lines of two guests that run at once may alternate but never mix.
+        os.write(file, f"{host} {boot_id} {os.getpid()} {time.monotonic():.3f}\n".encode())
+        time.sleep(INTERVAL_S)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

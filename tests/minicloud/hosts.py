@@ -1,0 +1,184 @@
+"""The life of a compute host, from power button to zombie.
+
+              on                    crash
+   (off) ───────────▶ (running) ───────────▶ (crashed: BMC says On, nothing runs)
+     ▲                 │  ▲   ▲                  │
+     └──── off ────────┘  │   └──── reboot ──────┘
+                   hang ▼ │ resume
+                     (hung: every process stopped, links down)
+
+A host is a PID, mount, UTS and network namespace. Whenever it goes, its links go first: the world hears nothing of its
+end, no FIN, no refusal. Its network namespace is thrown away with it, so that no socket of a former life comes back.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import uuid
+
+from . import net, process
+from .layout import FIRST_HOST, NETWORKS, PACKAGE, Problem
+
+
+@contextlib.contextmanager
+def alone(host):
+    """One change of a host at a time; the lock goes with the process that holds it."""
+    host.dir.mkdir(parents=True, exist_ok=True)
+    with open(host.dir / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def state(host):
+    if process.recall(host.dir / "init.pid"):
+        return "hung" if host.get("hung") else "running"
+    return "crashed" if host.get("power") == "on" else "off"
+
+
+def on(host):
+    """Presses the power button of a host that is off; one that is on stays as it is, as at a real BMC."""
+    with alone(host):
+        if state(host) == "crashed":
+            raise Problem(f"{host.name} is powered on but has crashed: `reboot` it, or `off` and then `on`")
+        if state(host) == "off":
+            boot(host)
+
+
+def boot(host):
+    """Starts a host with a new boot id and no socket of its former life; its disk (the directory) is as it was."""
+    net.remove(host.layout, host.name)
+    host.put("boot_id", uuid.uuid4())
+    host.put("system_uuid", host.system_uuid)
+    host.put("power", "on")
+    host.put("hung", "")
+    net.plug_in(host.layout, host.name, FIRST_HOST + host.number - 1, list(NETWORKS))
+    log_path = host.layout.logs / f"{host.name}.log"
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with open(log_path, "ab") as log:
+        subprocess.Popen(
+            [*net.inside(host.layout, host.name), "unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts",
+             sys.executable, "-m", f"{__package__}.host_init", host.name],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=PACKAGE.parent,
+            env={**os.environ, "MINICLOUD_STATE": str(host.layout.root), "PYTHONPATH": str(PACKAGE.parent)})
+    if not process.wait_for(lambda: process.recall(host.dir / "init.pid"), 10):
+        raise Problem(f"{host.name} did not boot\n{process.tail(log_path)}")
+
+
+def off(host):
+    """The power goes: links down, everything killed at once, and the BMC says Off."""
+    with alone(host):
+        die(host)
+        host.put("power", "off")
+
+
+def crash(host):
+    """A panic: as `off`, but the power stays on."""
+    with alone(host):
+        if state(host) == "off":
+            raise Problem(f"{host.name} is off: nothing in it can crash")
+        die(host)
+
+
+def reboot(host):
+    """Killed and started again at once, with a new boot id: what a panic with `panic=1` or ForceRestart does."""
+    with alone(host):
+        die(host)
+        boot(host)
+
+
+def die(host):
+    net.set_links(host.layout, host, NETWORKS, "down")
+    # Killing the first process of a PID namespace makes the kernel kill all others before it is gone itself.
+    process.kill(host.dir / "init.pid")
+    host.put("hung", "")
+    net.remove(host.layout, host.name)
+
+
+def hang(host):
+    """Every process stops where it is, and nobody hears of it: what a wedged kernel or a frozen disk looks like."""
+    with alone(host):
+        pid = running(host)
+        net.set_links(host.layout, host, NETWORKS, "down")
+        signal_all(host, pid, "STOP")
+        os.kill(pid, signal.SIGSTOP)
+        host.put("hung", "yes")
+
+
+def resume(host):
+    """The worst case: it goes on where it was, with every belief that it had."""
+    with alone(host):
+        if state(host) != "hung":
+            raise Problem(f"{host.name} is {state(host)}, not hung")
+        pid = running(host)
+        os.kill(pid, signal.SIGCONT)
+        signal_all(host, pid, "CONT")
+        host.put("hung", "")
+        net.set_links(host.layout, host, NETWORKS, "up")
+
+
+def signal_all(host, pid, name):
+    """kill -1 inside the namespace reaches all but the first process, none of which can fork in between."""
+    done = subprocess.run(["nsenter", f"--target={pid}", "--pid", "--", "sh", "-c", f"kill -{name} -1"])
+    if done.returncode not in (0, 1):  # 1: nothing to signal
+        raise Problem(f"cannot send {name} to the processes of {host.name}")
+
+
+def cut(host, networks):
+    """Takes the links down and nothing else: whatever runs in there goes on running."""
+    with alone(host):
+        net.set_links(host.layout, host, networks, "down")
+
+
+def mend(host, networks):
+    with alone(host):
+        if state(host) == "hung":
+            raise Problem(f"{host.name} is hung; `resume` mends its links too")
+        net.set_links(host.layout, host, networks, "up")
+
+
+def bmc(host, mode):
+    """ok; dead (swallows packets); slow (each answer takes 8 s); lies (always says Off and does nothing)."""
+    with alone(host):
+        host.put("bmc_mode", mode)
+        net.set_bmc_reachable(host.layout, host, mode != "dead")
+
+
+def compute(host, verb):
+    """Starts or kills nova-compute alone; the guests live on."""
+    with alone(host):
+        pid = running(host)
+        if verb in ("stop", "restart"):
+            process.kill(host.dir / "nova-compute.pid")
+        if verb in ("start", "restart"):
+            os.kill(pid, signal.SIGUSR1)
+
+
+def enter(host):
+    """The words that run a command inside a host, as its init would have started it."""
+    pid = running(host)
+    return ["nsenter", f"--target={pid}", "--pid", "--mount", "--uts", "--net", "--"]
+
+
+def running(host):
+    pid = process.recall(host.dir / "init.pid")
+    if pid is None:
+        raise Problem(f"{host.name} is {state(host)}: nothing runs in it")
+    return pid
+
+
+def describe(host):
+    ports = net.links(host.layout)
+    return {
+        "name": host.name,
+        "state": state(host),
+        "bmc_mode": host.get("bmc_mode", "ok"),
+        "boot_id": host.get("boot_id"),
+        "system_uuid": host.system_uuid,
+        "bmc": host.bmc_url,
+        "links": {net_: "up" if ports.get(f"{host.name}-{net_}") else "down" for net_ in NETWORKS},
+        "addresses": host.addresses,
+        "nova_compute": bool(process.recall(host.dir / "nova-compute.pid")),
+    }

@@ -1,0 +1,161 @@
+"""Nova's virt driver for a minicloud host: Nova's own fake driver, but a guest is a real process.
+
+Guests are known by files on the host's disk (`guests/UUID.name`, `.pid`), as libvirt knows its domains: they survive a
+restart of nova-compute, live on in a host that is cut off, and are found stopped after the host has booted again.
+Runs with OpenStack's Python:
+    python -m minicloud.virt NOVA_COMPUTE_ARGUMENTS
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from nova.cmd import compute  # first: it decides how Nova does its threads
+from nova import conf, exception
+from nova.compute import power_state
+from nova.virt import fake, hardware
+
+CONF = conf.CONF
+GUEST = Path(__file__).with_name("guest.py")
+
+
+class ProcessDriver(fake.FakeDriverWithoutFakeNodes):
+    """Spawns, stops and finds guests; all else is as in Nova's fake driver."""
+
+    def init_host(self, host):
+        super().init_host(host)
+        self.guests = Guests(Path(CONF.state_path).parent)
+
+    def spawn(self, context, instance, *args, power_on=True, **kwargs):
+        super().spawn(context, instance, *args, power_on=power_on, **kwargs)
+        self.guests.define(instance)
+        if power_on:
+            self.guests.start(instance.uuid)
+
+    def destroy(self, context, instance, *args, **kwargs):
+        super().destroy(context, instance, *args, **kwargs)
+        self.guests.undefine(instance.uuid)
+
+    def cleanup(self, context, instance, *args, **kwargs):
+        self.instances.pop(instance.uuid, None)
+        super().cleanup(context, instance, *args, **kwargs)
+        self.guests.undefine(instance.uuid)
+
+    def power_off(self, instance, timeout=0, retry_interval=0):
+        self._known(instance)
+        self.guests.stop(instance.uuid)
+
+    def power_on(self, context, instance, *args, **kwargs):
+        self._known(instance)
+        self.guests.start(instance.uuid)
+
+    def reboot(self, context, instance, network_info, reboot_type, *args, **kwargs):
+        self.guests.stop(instance.uuid)
+        self.guests.define(instance)
+        self.guests.start(instance.uuid)
+
+    def resume_state_on_host_boot(self, context, instance, *args, **kwargs):
+        self.guests.start(instance.uuid)
+
+    def migrate_disk_and_power_off(self, context, instance, *args, **kwargs):
+        self.guests.stop(instance.uuid)
+
+    def finish_revert_migration(self, context, instance, *args, power_on=True, **kwargs):
+        self.guests.define(instance)
+        if power_on:
+            self.guests.start(instance.uuid)
+
+    def live_migration(self, context, instance, *args, **kwargs):
+        # The destination starts its copy while this one is told to go: switch over first.
+        self.guests.stop(instance.uuid)
+        super().live_migration(context, instance, *args, **kwargs)
+
+    def list_instances(self):
+        return [self.guests.name(uuid) for uuid in self.guests.uuids()]
+
+    def list_instance_uuids(self):
+        return self.guests.uuids()
+
+    def get_info(self, instance, use_cache=True):
+        self._known(instance)
+        state = power_state.RUNNING if self.guests.runs(instance.uuid) else power_state.SHUTDOWN
+        return hardware.InstanceInfo(state=state)
+
+    def get_volume_connector(self, instance):
+        return {"ip": CONF.my_block_storage_ip, "initiator": f"iqn.2026-11.minicloud:{CONF.host}", "host": CONF.host}
+
+    def _known(self, instance):
+        if instance.uuid not in self.guests.uuids():
+            raise exception.InstanceNotFound(instance_id=instance.uuid)
+
+
+class Guests:
+    """The guests that this host's disk knows of."""
+
+    def __init__(self, host_dir):
+        self.dir = host_dir / "guests"
+        self.dir.mkdir(exist_ok=True)
+        self.record = host_dir.parent.parent / "record"
+
+    def uuids(self):
+        return sorted(path.stem for path in self.dir.glob("*.name"))
+
+    def name(self, uuid):
+        return (self.dir / f"{uuid}.name").read_text()
+
+    def define(self, instance):
+        (self.dir / f"{instance.uuid}.name").write_text(instance.name)
+
+    def undefine(self, uuid):
+        self.stop(uuid)
+        (self.dir / f"{uuid}.name").unlink(missing_ok=True)
+
+    def runs(self, uuid):
+        return self._pid(uuid) is not None
+
+    def start(self, uuid):
+        if self.runs(uuid):
+            return
+        pid_file = self._pid_file(uuid)
+        pid_file.unlink(missing_ok=True)
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # setsid --fork hands the guest over to the host's init at once: it is no child of nova-compute.
+        subprocess.run(["setsid", "--fork", sys.executable, "-I", "-S", GUEST, uuid, CONF.host, boot_id,
+                        self.record / f"{uuid}.log", pid_file], stdin=subprocess.DEVNULL, check=True)
+        self._wait(lambda: self.runs(uuid), f"guest {uuid} does not start")
+
+    def stop(self, uuid):
+        pid = self._pid(uuid)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            self._wait(lambda: not self.runs(uuid), f"guest {uuid} does not end")
+
+    def _pid_file(self, uuid):
+        return self.dir / f"{uuid}.pid"
+
+    def _pid(self, uuid):
+        """The guest's pid, if the process with that pid is this guest: after a boot, pids begin anew."""
+        try:
+            pid = int(self._pid_file(uuid).read_text())
+            running = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            return None
+        return pid if uuid.encode() in running else None
+
+    @staticmethod
+    def _wait(condition, complaint, limit_s=10):
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise exception.InternalError(complaint)
+            time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    # Nova looks for drivers in its own package alone.
+    sys.modules["nova.virt.minicloud"] = sys.modules[__name__]
+    sys.argv[0] = "nova-compute"
+    sys.exit(compute.main())
