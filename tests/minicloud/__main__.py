@@ -29,8 +29,12 @@ def main():
 
 
 def parser():
-    top = argparse.ArgumentParser(prog="minicloud", description="A real OpenStack on one machine, in network namespaces.",
-                                  epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = argparse.ArgumentParser(
+        prog="minicloud",
+        description="A real OpenStack on one machine, in network namespaces.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     up = commands.add_parser("up", help="bring the cloud up, or mend it; what was killed or cut off is well again")
@@ -41,7 +45,8 @@ def parser():
     up.set_defaults(run=run_up)
 
     commands.add_parser("down", help="end it, without a trace but the cache").set_defaults(
-        run=lambda layout, _: cloud.down(layout))
+        run=lambda layout, _: cloud.down(layout)
+    )
 
     status = commands.add_parser("status", help="what runs; exit code 1 if anything does not")
     status.add_argument("--json", action="store_true")
@@ -53,8 +58,9 @@ def parser():
     inside.add_argument("command", nargs=argparse.REMAINDER)
     inside.set_defaults(run=run_exec)
 
-    host = commands.add_parser("host", help="do something to a host", epilog=HOST_HELP,
-                               formatter_class=argparse.RawDescriptionHelpFormatter)
+    host = commands.add_parser(
+        "host", help="do something to a host", epilog=HOST_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     host.add_argument("name")
     verbs = host.add_subparsers(required=True, metavar="VERB", dest="verb")
     for verb in ("on", "off", "crash", "hang", "resume", "reboot"):
@@ -94,11 +100,18 @@ HOST_HELP = """verbs:
 
 
 def run_up(layout, arguments):
-    present = layout.parameters or {"computes": 3, "report_interval_s": 10, "service_down_time_s": 60,
-                                    "with_masakari": False}
-    asked = {"computes": arguments.computes, "report_interval_s": arguments.report_interval,
-             "service_down_time_s": arguments.service_down_time,
-             "with_masakari": True if "masakari" in arguments.with_ else None}
+    present = layout.parameters or {
+        "computes": 3,
+        "report_interval_s": 10,
+        "service_down_time_s": 60,
+        "with_masakari": False,
+    }
+    asked = {
+        "computes": arguments.computes,
+        "report_interval_s": arguments.report_interval,
+        "service_down_time_s": arguments.service_down_time,
+        "with_masakari": True if "masakari" in arguments.with_ else None,
+    }
     cloud.up(layout, {key: present[key] if value is None else value for key, value in asked.items()})
 
 
@@ -116,20 +129,27 @@ def show_status(found):
         print(f"no cloud is up in {found['root']}; `minicloud up` makes one")
         return
     for service in found["services"]:
-        print(f"{service['name']:22} {'pid ' + str(service['pid']) if service['pid'] else 'DEAD, see ' + service['log']}")
+        print(
+            f"{service['name']:22} {'pid ' + str(service['pid']) if service['pid'] else 'DEAD, see ' + service['log']}"
+        )
     for host in found["hosts"]:
         links = " ".join(f"{name}:{state}" for name, state in host["links"].items())
-        print(f"{host['name']:22} {host['state']:8} {links}  nova-compute:{'up' if host['nova_compute'] else 'down'}"
-              f"  BMC:{host['bmc_mode']} {host['bmc']}  boot {host['boot_id'][:8]}")
+        print(
+            f"{host['name']:22} {host['state']:8} {links}  nova-compute:{'up' if host['nova_compute'] else 'down'}"
+            f"  BMC:{host['bmc_mode']} {host['bmc']}  boot {host['boot_id'][:8]}"
+        )
     print(f"memory {found['memory_mib']} MiB; Keystone {found['keystone']}; way in: {found['way_in']} COMMAND")
 
 
 def environment(layout):
     return {
-        "OS_CLIENT_CONFIG_FILE": str(layout.clouds_yaml), "OS_CLOUD": "minicloud",
+        "OS_CLIENT_CONFIG_FILE": str(layout.clouds_yaml),
+        "OS_CLOUD": "minicloud",
         "OS_COMPUTE_API_VERSION": "2.94",
-        "MINICLOUD": str(PACKAGE / "minicloud"), "MINICLOUD_STATE": str(layout.root),
-        "MINICLOUD_BMC_USER": BMC_USER, "MINICLOUD_BMC_PASSWORD": BMC_PASSWORD,
+        "MINICLOUD": str(PACKAGE / "minicloud"),
+        "MINICLOUD_STATE": str(layout.root),
+        "MINICLOUD_BMC_USER": BMC_USER,
+        "MINICLOUD_BMC_PASSWORD": BMC_PASSWORD,
     }
 
 
@@ -173,8 +193,10 @@ def run_who_runs(layout, arguments):
     for one in found if not arguments.json else ():
         print(f"{one['instance']}  {' AND '.join(one['runs_on']) or 'runs nowhere'}")
         for first, second in one["twice"]:
-            print(f"    ran twice at once: {first['host']} from {first['first']:.1f} to {first['last']:.1f} s, "
-                  f"{second['host']} from {second['first']:.1f} to {second['last']:.1f} s")
+            print(
+                f"    ran twice at once: {first['host']} from {first['first']:.1f} to {first['last']:.1f} s, "
+                f"{second['host']} from {second['first']:.1f} to {second['last']:.1f} s"
+            )
     return 1 if any(one["twice"] for one in found) else 0
 
 

@@ -4,13 +4,13 @@ Runs with OpenStack's Python, one process a host, as a BMC is one computer a ser
     python -m minicloud.bmc HOST
 """
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-import json
 
 import bcrypt
 from sushy_tools import error
@@ -34,15 +34,23 @@ def main(name):
     state_dir.mkdir(parents=True, exist_ok=True)
     users = state_dir / "htpasswd"
     users.write_text(f"{BMC_USER}:{bcrypt.hashpw(BMC_PASSWORD.encode(), bcrypt.gensalt(4)).decode()}\n")
-    emulator.app.configure(extra_config={
-        "SUSHY_EMULATOR_FAKE_DRIVER": True,
-        "SUSHY_EMULATOR_FAKE_SYSTEMS": [{
-            "uuid": host.system_uuid, "name": host.name, "power_state": "On", "external_notifier": True,
-            "nics": [{"mac": f"02:00:00:03:00:{host.number:02x}", "ip": host.addresses["mgmt"]}]}],
-        "EXTERNAL_NOTIFICATION_URL": f"http://127.0.0.1:{notifier.server_port}/",
-        "SUSHY_EMULATOR_STATE_DIR": str(state_dir),
-        "SUSHY_EMULATOR_AUTH_FILE": str(users),
-    })
+    emulator.app.configure(
+        extra_config={
+            "SUSHY_EMULATOR_FAKE_DRIVER": True,
+            "SUSHY_EMULATOR_FAKE_SYSTEMS": [
+                {
+                    "uuid": host.system_uuid,
+                    "name": host.name,
+                    "power_state": "On",
+                    "external_notifier": True,
+                    "nics": [{"mac": f"02:00:00:03:00:{host.number:02x}", "ip": host.addresses["mgmt"]}],
+                }
+            ],
+            "EXTERNAL_NOTIFICATION_URL": f"http://127.0.0.1:{notifier.server_port}/",
+            "SUSHY_EMULATOR_STATE_DIR": str(state_dir),
+            "SUSHY_EMULATOR_AUTH_FILE": str(users),
+        }
+    )
     emulator.app.wsgi_app = slow_when_asked(host, emulator.app.wsgi_app)
     make_server(host.bmc_address, BMC_PORT, emulator.app, threaded=True).serve_forever()
 
@@ -72,8 +80,14 @@ class Board(fakedriver.FakeDriver):
                 self._update(identity, power_state=power)
 
 
-POWER = {"On": ["On"], "ForceOn": ["On"], "ForceOff": ["Off"], "GracefulShutdown": ["Off"],
-         "ForceRestart": ["Off", "On"], "GracefulRestart": ["Off", "On"]}
+POWER = {
+    "On": ["On"],
+    "ForceOn": ["On"],
+    "ForceOff": ["Off"],
+    "GracefulShutdown": ["Off"],
+    "ForceRestart": ["Off", "On"],
+    "GracefulRestart": ["Off", "On"],
+}
 
 
 def notification_handler(host):
@@ -84,8 +98,11 @@ def notification_handler(host):
             told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             verb = "on" if told["power_state"] == "On" else "off"
             done = subprocess.run(
-                [sys.executable, "-m", __package__, "host", host.name, verb], capture_output=True, text=True,
-                env={**os.environ, "MINICLOUD_STATE": str(host.layout.root), "PYTHONPATH": str(PACKAGE.parent)})
+                [sys.executable, "-m", __package__, "host", host.name, verb],
+                capture_output=True,
+                text=True,
+                env={**os.environ, "MINICLOUD_STATE": str(host.layout.root), "PYTHONPATH": str(PACKAGE.parent)},
+            )
             sys.stderr.write(done.stderr)
             self.send_response(500 if done.returncode else 204)
             self.end_headers()

@@ -8,17 +8,14 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import socket
-import sys
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 
-from . import config, hosts, identity, install, net, process
-from .layout import MOST_HOSTS, PACKAGE, PORTS, Problem, digest, replace
-from .process import Service, run
+from . import config, data, hosts, identity, install, net, process
+from .layout import MOST_HOSTS, PACKAGE, PORTS, Problem, replace
+from .process import Service
 
 
 @contextlib.contextmanager
@@ -30,7 +27,9 @@ def alone(layout):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise Problem(f"another minicloud ({lock.read().strip()}) is at work in {layout.root}: wait for it or end it")
+            raise Problem(
+                f"another minicloud ({lock.read().strip()}) is at work in {layout.root}: wait for it or end it"
+            )
         lock.truncate(0)
         lock.write(f"pid {os.getpid()}")
         lock.flush()
@@ -51,7 +50,9 @@ class Steps:
             yield note.append
         except Problem as problem:
             raise Problem(f"step `{name}` failed: {problem}")
-        print(f"{time.monotonic() - begun:7.1f} s  {name}{': ' if note else ''}{''.join(filter(None, note))}", flush=True)
+        print(
+            f"{time.monotonic() - begun:7.1f} s  {name}{': ' if note else ''}{''.join(filter(None, note))}", flush=True
+        )
 
     def end(self, text):
         print(f"{time.monotonic() - self.started:7.1f} s  {text}", flush=True)
@@ -70,12 +71,12 @@ def up(layout, parameters):
             net.create(layout, parameters["computes"])
             net.enter(layout, "client")
         with steps.step("data") as note:
-            note(prepare_data(layout, parameters))
+            note(data.prepare(layout, parameters))
         services = {service.name: service for service in control_plane(layout, parameters)}
         with steps.step("MariaDB, RabbitMQ, memcached"):
             start(services, "epmd", "memcached", "mariadb")
             start(services, "rabbitmq", wait=False)
-        if not seeded(layout):
+        if not data.seeded(layout):
             seed(layout, services, steps)
         with steps.step("control plane"):
             start(services, *services, wait=False)
@@ -92,7 +93,9 @@ def up(layout, parameters):
             for host in layout.hosts():
                 bmc(layout, host).wait()
             wait_for_hosts(layout)
-        steps.end(f"the cloud is up, {memory_mib(layout)} MiB; `minicloud exec openstack compute service list` shows it")
+        steps.end(
+            f"the cloud is up, {memory_mib(layout)} MiB; `minicloud exec openstack compute service list` shows it"
+        )
 
 
 def make_well(layout, host):
@@ -124,91 +127,17 @@ def settle_parameters(layout, wanted):
     return wanted
 
 
-# ---- data: made once, kept as a copy ----
-
-
-def cache_of(layout):
-    """Fresh data belongs to these pins and this package's way of making them."""
-    return layout.cache / digest("requirements.txt", "constraints.txt", "config.py", "identity.py", "cloud.py")
-
-
-def seeded(layout):
-    return (layout.data / "seeded").exists()
-
-
-def prepare_data(layout, parameters):
-    """Data that is whole stays; half-made data is thrown away with whatever serves it; then the cache, or nothing."""
-    if seeded(layout):
-        return "kept"
-    end_all(layout)
-    shutil.rmtree(layout.data, ignore_errors=True)
-    cached = cache_of(layout).exists()
-    if cached:
-        draft = layout.live / "data.draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(cache_of(layout), draft)
-        draft.rename(layout.data)
-    config.write_all(layout, parameters)
-    if not cached:
-        run(layout, "mariadb-install", ["mariadb-install-db", "--no-defaults", "--user=root", "--skip-test-db",
-                                        "--auth-root-authentication-method=normal",
-                                        f"--datadir={layout.data / 'mariadb'}"])
-    return "from the cache" if cached else "empty"
-
-
 def seed(layout, services, steps):
     """Schemas, Keystone's first user, catalogue; then a copy of the data for the next `up`."""
     with steps.step("schemas"):
-        make_schemas(layout)
+        data.make_schemas(layout)
     with steps.step("Keystone, users, catalogue"):
         start(services, "keystone")
         identity.fill_keystone()
     with steps.step("copy for the next time"):
         services["mariadb"].stop()
-        (layout.data / "seeded").touch()
-        keep_copy(layout)
+        data.keep(layout)
         start(services, "mariadb")
-
-
-def keep_copy(layout):
-    draft = layout.cache / "draft"
-    shutil.rmtree(layout.cache, ignore_errors=True)
-    draft.mkdir(parents=True)
-    for name in ("mariadb", "keystone", "seeded"):
-        source = layout.data / name
-        if source.is_dir():
-            shutil.copytree(source, draft / name)
-        else:
-            shutil.copy(source, draft / name)
-    draft.rename(cache_of(layout))
-
-
-def make_schemas(layout):
-    etc, tool = layout.etc, layout.tool
-    keystone = [tool("keystone-manage"), "--config-dir", etc / "keystone"]
-    (layout.data / "keystone").mkdir(parents=True, exist_ok=True)
-    who = ["--keystone-user", "root", "--keystone-group", "root"]
-    nova = [tool("nova-manage"), "--config-file", etc / "nova" / "nova.conf"]
-    cinder = [tool("cinder-manage"), "--config-file", etc / "cinder" / "cinder.conf"]
-    work = {
-        "keystone": [
-            [*keystone, "db_sync"], [*keystone, "fernet_setup", *who], [*keystone, "credential_setup", *who],
-            [*keystone, "bootstrap", "--bootstrap-password", "minicloud", "--bootstrap-region-id", "RegionOne",
-             *[word for interface in ("public", "internal", "admin")
-               for word in (f"--bootstrap-{interface}-url", config.url("keystone", "/v3"))]]],
-        "placement": [[tool("placement-manage"), "--config-dir", etc / "placement", "db", "sync"]],
-        "glance": [[tool("glance-manage"), "--config-dir", etc / "glance", "db_sync"]],
-        "neutron": [[tool("neutron-db-manage"), "--config-file", etc / "neutron" / "neutron.conf", "upgrade", "heads"]],
-        "nova": [
-            [*nova, "api_db", "sync"],
-            [*nova, "cell_v2", "map_cell0", "--database_connection", config.database("nova_cell0")],
-            [*nova, "db", "sync"], [*nova, "cell_v2", "create_cell", "--name", "cell1"]],
-        "cinder": [[*cinder, "db", "sync"]],
-        "masakari": [[tool("masakari-manage"), "--config-file", etc / "masakari" / "masakari.conf", "db", "sync"]],
-    }
-    with ThreadPoolExecutor(len(work)) as pool:
-        for done in [pool.submit(run, layout, f"schema-{name}", *commands) for name, commands in work.items()]:
-            done.result()
 
 
 # ---- the control plane ----
@@ -218,51 +147,105 @@ def control_plane(layout, parameters):
     """Its services in the order in which they are started."""
     etc = layout.etc
     yield Service(layout, "epmd", ["epmd", "-address", "127.0.0.1"], ready=None)
-    yield Service(layout, "memcached", ["memcached", "-u", "root", "-l", config.ADDRESS, "-m", "64"],
-                  ready=port("memcached"))
+    yield Service(
+        layout, "memcached", ["memcached", "-u", "root", "-l", config.ADDRESS, "-m", "64"], ready=port("memcached")
+    )
     yield Service(layout, "mariadb", ["mariadbd", f"--defaults-file={etc / 'mariadb.cnf'}"], ready=port("mariadb"))
-    yield Service(layout, "rabbitmq", ["/usr/lib/rabbitmq/bin/rabbitmq-server"], ready=port("rabbitmq"),
-                  environment=rabbitmq_environment(layout))
-    yield uwsgi(layout, "keystone", "keystone.wsgi.api", "/v3", processes=2,
-                environment={"OS_KEYSTONE_CONFIG_DIR": etc / "keystone"})
-    yield uwsgi(layout, "placement", "placement.wsgi.api", "/",
-                environment={"OS_PLACEMENT_CONFIG_DIR": etc / "placement"})
+    yield Service(
+        layout,
+        "rabbitmq",
+        ["/usr/lib/rabbitmq/bin/rabbitmq-server"],
+        ready=port("rabbitmq"),
+        environment=rabbitmq_environment(layout),
+    )
+    yield uwsgi(
+        layout,
+        "keystone",
+        "keystone.wsgi.api",
+        "/v3",
+        processes=2,
+        environment={"OS_KEYSTONE_CONFIG_DIR": etc / "keystone"},
+    )
+    yield uwsgi(
+        layout, "placement", "placement.wsgi.api", "/", environment={"OS_PLACEMENT_CONFIG_DIR": etc / "placement"}
+    )
     yield daemon(layout, "nova", "conductor", says="Starting conductor node")
     yield daemon(layout, "nova", "scheduler")
-    yield uwsgi(layout, "nova", "nova.wsgi.osapi_compute", "/", processes=2,
-                environment={"OS_NOVA_CONFIG_DIR": etc / "nova"})
-    yield uwsgi(layout, "neutron", "neutron.wsgi.api", "/",
-                environment={"OS_NEUTRON_CONFIG_DIR": etc / "neutron", "OS_NEUTRON_CONFIG_FILES": "neutron.conf"})
-    yield uwsgi(layout, "glance", "glance.wsgi.api", "/healthcheck",
-                environment={"OS_GLANCE_CONFIG_DIR": etc / "glance"})
-    yield uwsgi(layout, "cinder", "cinder.wsgi.api", "/",
-                arguments=["--config-file", etc / "cinder" / "cinder.conf"])
+    yield uwsgi(
+        layout, "nova", "nova.wsgi.osapi_compute", "/", processes=2, environment={"OS_NOVA_CONFIG_DIR": etc / "nova"}
+    )
+    yield uwsgi(
+        layout,
+        "neutron",
+        "neutron.wsgi.api",
+        "/",
+        environment={"OS_NEUTRON_CONFIG_DIR": etc / "neutron", "OS_NEUTRON_CONFIG_FILES": "neutron.conf"},
+    )
+    yield uwsgi(
+        layout, "glance", "glance.wsgi.api", "/healthcheck", environment={"OS_GLANCE_CONFIG_DIR": etc / "glance"}
+    )
+    yield uwsgi(layout, "cinder", "cinder.wsgi.api", "/", arguments=["--config-file", etc / "cinder" / "cinder.conf"])
     yield daemon(layout, "cinder", "scheduler")
     yield daemon(layout, "cinder", "volume")
     if parameters["with_masakari"]:
-        yield uwsgi(layout, "masakari", "masakari.wsgi.api", "/", environment={"OS_MASAKARI_CONFIG_DIR": etc / "masakari"},
-                    arguments=["--config-file", etc / "masakari" / "masakari.conf"])
+        yield uwsgi(
+            layout,
+            "masakari",
+            "masakari.wsgi.api",
+            "/",
+            environment={"OS_MASAKARI_CONFIG_DIR": etc / "masakari"},
+            arguments=["--config-file", etc / "masakari" / "masakari.conf"],
+        )
         yield daemon(layout, "masakari", "engine")
 
 
 def uwsgi(layout, name, module, path, *, processes=1, environment=None, arguments=()):
-    """An API. `arguments` is for those that read their configuration from argv alone (Cinder, Masakari's second CONF())."""
+    """An API. `arguments` is for those that read their configuration from argv (Cinder, Masakari's second CONF())."""
     command = [
-        layout.tool("uwsgi"), "--virtualenv", layout.venv, "--http-socket", f"{config.ADDRESS}:{PORTS[name]}",
-        "--module", f"{module}:application", "--processes", processes, "--threads", 4, "--master", "--die-on-term",
-        "--no-orphans", "--need-app", "--enable-threads", "--lazy-apps", "--thunder-lock", "--buffer-size", 65535,
-        "--add-header", "Connection: close", "--procname", f"{name}-api"]
+        layout.tool("uwsgi"),
+        "--virtualenv",
+        layout.venv,
+        "--http-socket",
+        f"{config.ADDRESS}:{PORTS[name]}",
+        "--module",
+        f"{module}:application",
+        "--processes",
+        processes,
+        "--threads",
+        4,
+        "--master",
+        "--die-on-term",
+        "--no-orphans",
+        "--need-app",
+        "--enable-threads",
+        "--lazy-apps",
+        "--thunder-lock",
+        "--buffer-size",
+        65535,
+        "--add-header",
+        "Connection: close",
+        "--procname",
+        f"{name}-api",
+    ]
     if arguments:
         command += ["--pyargv", " ".join(map(str, arguments))]
-    return Service(layout, f"{name}-api" if name != "keystone" else name, command, ready=answers(name, path),
-                   environment={key: str(value) for key, value in (environment or {}).items()})
+    return Service(
+        layout,
+        f"{name}-api" if name != "keystone" else name,
+        command,
+        ready=answers(name, path),
+        environment={key: str(value) for key, value in (environment or {}).items()},
+    )
 
 
 def daemon(layout, project, part, says=None):
     """A service without a port; where others wait for it, its log `says` when it is there."""
-    service = Service(layout, f"{project}-{part}",
-                      [layout.tool(f"{project}-{part}"), "--config-file", layout.etc / project / f"{project}.conf"],
-                      environment={"PYTHONPATH": str(PACKAGE.parent)})
+    service = Service(
+        layout,
+        f"{project}-{part}",
+        [layout.tool(f"{project}-{part}"), "--config-file", layout.etc / project / f"{project}.conf"],
+        environment={"PYTHONPATH": str(PACKAGE.parent)},
+    )
     service.ready = (lambda: service.has_said(says)) if says else None
     return service
 
@@ -271,18 +254,27 @@ def rabbitmq_environment(layout):
     base = layout.data / "rabbitmq"
     base.mkdir(parents=True, exist_ok=True)
     return {
-        "HOME": str(base), "RABBITMQ_NODENAME": "minicloud@localhost", "RABBITMQ_MNESIA_BASE": str(base / "mnesia"),
-        "RABBITMQ_LOG_BASE": str(layout.logs), "RABBITMQ_CONFIG_FILE": str(layout.etc / "rabbitmq"),
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(layout.etc / "rabbitmq-plugins"), "ERL_EPMD_ADDRESS": "127.0.0.1",
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS":
-            "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none",
+        "HOME": str(base),
+        "RABBITMQ_NODENAME": "minicloud@localhost",
+        "RABBITMQ_MNESIA_BASE": str(base / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(layout.logs),
+        "RABBITMQ_CONFIG_FILE": str(layout.etc / "rabbitmq"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(layout.etc / "rabbitmq-plugins"),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"
+        " +sbwt none +sbwtdcpu none +sbwtdio none",
     }
 
 
 def bmc(layout, host):
-    return Service(layout, f"bmc-{host.name}", [layout.tool("python"), "-m", "minicloud.bmc", host.name], role="client",
-                   environment={"PYTHONPATH": str(PACKAGE.parent), "MINICLOUD_STATE": str(layout.root)},
-                   ready=lambda: fetch(f"{host.bmc_url}/redfish/v1/"))
+    return Service(
+        layout,
+        f"bmc-{host.name}",
+        [layout.tool("python"), "-m", "minicloud.bmc", host.name],
+        role="client",
+        environment={"PYTHONPATH": str(PACKAGE.parent), "MINICLOUD_STATE": str(layout.root)},
+        ready=lambda: fetch(f"{host.bmc_url}/redfish/v1/"),
+    )
 
 
 def start(services, *names, wait=True):
@@ -297,6 +289,7 @@ def port(service):
         with contextlib.suppress(OSError), socket.create_connection((config.ADDRESS, PORTS[service]), timeout=2):
             return True
         return False
+
     return ready
 
 
@@ -322,6 +315,8 @@ def wait_for_hosts(layout):
 
     def seen():
         services = api.get("nova", "/v2.1/os-services?binary=nova-compute")["services"]
+        for service in services:
+            take_back(api, service)
         up_now = {service["host"] for service in services if service["state"] == "up"}
         mapped = {row["service"]["host"] for row in api.get("nova", "/v2.1/os-hypervisors/detail")["hypervisors"]}
         providers = api.get("placement", "/resource_providers")["resource_providers"]
@@ -337,6 +332,16 @@ def wait_for_hosts(layout):
         time.sleep(0.5)
 
 
+def take_back(api, service):
+    """Lifts what somebody did to a compute service; Nova refuses while evacuations from it are not completed."""
+    where = f"/v2.1/os-services/{service['id']}"
+    with contextlib.suppress(Problem):
+        if service["forced_down"]:
+            api.put("nova", where, {"forced_down": False})
+        if service["status"] == "disabled":
+            api.put("nova", where, {"status": "enabled"})
+
+
 # ---- down, status ----
 
 
@@ -345,7 +350,7 @@ def down(layout):
     steps = Steps()
     with alone(layout):
         with steps.step("processes") as note:
-            note(f"{end_all(layout)} ended")
+            note(f"{process.end_all(layout)} ended")
         with steps.step("namespaces"):
             for role in sorted(net.roles(layout), key=lambda role: role == "fabric"):
                 net.remove(layout, role)
@@ -353,20 +358,6 @@ def down(layout):
             shutil.rmtree(layout.live, ignore_errors=True)
             if layout.live.exists():
                 shutil.rmtree(layout.live)
-
-
-def end_all(layout):
-    """Kills until nothing is left: a process that is being born while the others die is met in the next round."""
-    ended = set()
-    for _ in range(100):
-        left = process.inhabitants(layout, net.roles(layout))
-        if not left:
-            return len(ended)
-        for pid in left:
-            process.end(pid)
-        ended.update(left)
-        time.sleep(0.1)
-    raise Problem(f"these processes do not end: {left}")
 
 
 def status(layout):
@@ -378,11 +369,22 @@ def status(layout):
     rows = [{"name": service.name, "pid": service.pid(), "log": str(service.log)} for service in services]
     described = [hosts.describe(host) for host in layout.hosts()]
     well = all(row["pid"] for row in rows) and all(
-        host["state"] == "running" and host["nova_compute"] and set(host["links"].values()) == {"up"}
-        and host["bmc_mode"] == "ok" for host in described)
-    return {"up": well, "root": str(layout.root), "parameters": parameters, "services": rows, "hosts": described,
-            "memory_mib": memory_mib(layout), "way_in": " ".join(net.inside(layout, "client")),
-            "keystone": config.url("keystone", "/v3")}
+        host["state"] == "running"
+        and host["nova_compute"]
+        and set(host["links"].values()) == {"up"}
+        and host["bmc_mode"] == "ok"
+        for host in described
+    )
+    return {
+        "up": well,
+        "root": str(layout.root),
+        "parameters": parameters,
+        "services": rows,
+        "hosts": described,
+        "memory_mib": memory_mib(layout),
+        "way_in": " ".join(net.inside(layout, "client")),
+        "keystone": config.url("keystone", "/v3"),
+    }
 
 
 def memory_mib(layout):

@@ -38,8 +38,10 @@ def settle(host):
     mount("--bind", "/proc", outside)
     mount("-t", "proc", "proc", "/proc")
     subprocess.run(["hostname", host.name], check=True)
-    for source, target in [("boot_id", "/proc/sys/kernel/random/boot_id"),
-                           ("system_uuid", "/sys/class/dmi/id/product_uuid")]:
+    for source, target in [
+        ("boot_id", "/proc/sys/kernel/random/boot_id"),
+        ("system_uuid", "/sys/class/dmi/id/product_uuid"),
+    ]:
         if Path(target).exists():
             mount("--bind", host.dir / source, target)
 
@@ -95,12 +97,23 @@ class Compute:
 
     def start(self):
         etc = self.layout.etc / "nova"
-        command = [self.layout.tool("python"), "-m", f"{__package__}.virt", "--config-file", etc / "compute.conf",
-                   "--config-file", etc / f"{self.host.name}.conf"]
+        command = [
+            self.layout.tool("python"),
+            "-m",
+            f"{__package__}.virt",
+            "--config-file",
+            etc / "compute.conf",
+            "--config-file",
+            etc / f"{self.host.name}.conf",
+        ]
         with open(self.layout.logs / f"nova-compute-{self.host.name}.log", "ab") as log:
             subprocess.Popen(
                 [sys.executable, "-m", f"{__package__}.host_init", "--become", self.host.name, *map(str, command)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
 
 def become(name, command):

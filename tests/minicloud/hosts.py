@@ -59,10 +59,26 @@ def boot(host):
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with open(log_path, "ab") as log:
         subprocess.Popen(
-            [*net.inside(host.layout, host.name), "unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts",
-             sys.executable, "-m", f"{__package__}.host_init", host.name],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=PACKAGE.parent,
-            env={**os.environ, "MINICLOUD_STATE": str(host.layout.root), "PYTHONPATH": str(PACKAGE.parent)})
+            [
+                *net.inside(host.layout, host.name),
+                "unshare",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount",
+                "--uts",
+                sys.executable,
+                "-m",
+                f"{__package__}.host_init",
+                host.name,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=PACKAGE.parent,
+            env={**os.environ, "MINICLOUD_STATE": str(host.layout.root), "PYTHONPATH": str(PACKAGE.parent)},
+        )
     if not process.wait_for(lambda: process.recall(host.dir / "init.pid"), 10):
         raise Problem(f"{host.name} did not boot\n{process.tail(log_path)}")
 

@@ -27,10 +27,15 @@ class Api:
     """The operator's session: a token, and calls that say what they wanted when they fail."""
 
     def __init__(self):
-        body = {"auth": {
-            "identity": {"methods": ["password"], "password": {
-                "user": {"name": "admin", "password": PASSWORD, "domain": {"id": "default"}}}},
-            "scope": {"project": {"name": "admin", "domain": {"id": "default"}}}}}
+        body = {
+            "auth": {
+                "identity": {
+                    "methods": ["password"],
+                    "password": {"user": {"name": "admin", "password": PASSWORD, "domain": {"id": "default"}}},
+                },
+                "scope": {"project": {"name": "admin", "domain": {"id": "default"}}},
+            }
+        }
         self.token = self._send("POST", url("keystone", "/v3/auth/tokens"), body, {})[1]["X-Subject-Token"]
 
     def get(self, service, path):
@@ -74,8 +79,12 @@ class Api:
 def fill_keystone():
     """Users, roles and endpoints. Each call asks first, so a run that was cut short is simply run again."""
     api = Api()
-    projects = {name: api.ensure("keystone", "/v3/projects", "projects", name,
-                                 {"project": {"name": name, "domain_id": "default"}}) for name in ("service", "demo")}
+    projects = {
+        name: api.ensure(
+            "keystone", "/v3/projects", "projects", name, {"project": {"name": name, "domain_id": "default"}}
+        )
+        for name in ("service", "demo")
+    }
     roles = {role["name"]: role["id"] for role in api.get("keystone", "/v3/roles")["roles"]}
     roles["service"] = api.ensure("keystone", "/v3/roles", "roles", "service", {"role": {"name": "service"}})
     for name in ("nova", "placement", "glance", "neutron", "cinder", "masakari"):
@@ -86,17 +95,33 @@ def fill_keystone():
     for kind, (service, path) in CATALOGUE.items():
         if kind == "identity":
             continue  # keystone-manage bootstrap has made it
-        ident = api.ensure("keystone", f"/v3/services?type={kind}", "services", service,
-                           {"service": {"type": kind, "name": service}})
+        ident = api.ensure(
+            "keystone", f"/v3/services?type={kind}", "services", service, {"service": {"type": kind, "name": service}}
+        )
         for interface in ("public", "internal", "admin"):
             if (ident, interface) not in present:
-                api.post("keystone", "/v3/endpoints", {"endpoint": {
-                    "service_id": ident, "interface": interface, "region_id": REGION, "url": url(service, path)}})
+                api.post(
+                    "keystone",
+                    "/v3/endpoints",
+                    {
+                        "endpoint": {
+                            "service_id": ident,
+                            "interface": interface,
+                            "region_id": REGION,
+                            "url": url(service, path),
+                        }
+                    },
+                )
 
 
 def grant(api, name, project, roles):
-    user = api.ensure("keystone", f"/v3/users?name={name}", "users", name, {"user": {
-        "name": name, "password": PASSWORD, "domain_id": "default"}})
+    user = api.ensure(
+        "keystone",
+        f"/v3/users?name={name}",
+        "users",
+        name,
+        {"user": {"name": name, "password": PASSWORD, "domain_id": "default"}},
+    )
     for role in roles:
         api.put("keystone", f"/v3/projects/{project}/users/{user}/roles/{role}")
 
@@ -105,11 +130,20 @@ def fill_cloud():
     """What a first `openstack server create` needs."""
     api = Api()
     for name, (vcpus, ram, disk) in FLAVORS.items():
-        api.ensure("nova", "/v2.1/flavors", "flavors", name, {"flavor": {
-            "name": name, "vcpus": vcpus, "ram": ram, "disk": disk}})
-    image = api.ensure("glance", f"/v2/images?name={IMAGE}", "images", IMAGE, {
-        "name": IMAGE, "disk_format": "raw", "container_format": "bare", "visibility": "public"})
+        api.ensure(
+            "nova",
+            "/v2.1/flavors",
+            "flavors",
+            name,
+            {"flavor": {"name": name, "vcpus": vcpus, "ram": ram, "disk": disk}},
+        )
+    image = api.ensure(
+        "glance",
+        f"/v2/images?name={IMAGE}",
+        "images",
+        IMAGE,
+        {"name": IMAGE, "disk_format": "raw", "container_format": "bare", "visibility": "public"},
+    )
     if api.get("glance", f"/v2/images/{image}")["status"] == "queued":
         api.put("glance", f"/v2/images/{image}/file", bytes(1 << 20), "application/octet-stream")
     api.ensure("cinder", "/v3/types", "volume_types", "fake", {"volume_type": {"name": "fake"}})
-

@@ -56,8 +56,21 @@ def openstack(layout):
     done_mark = layout.venv.with_name(layout.venv.name + ".making")
     shutil.rmtree(done_mark, ignore_errors=True)
     logged(layout, "pip", [sys.executable, "-m", "venv", done_mark])
-    logged(layout, "pip", [done_mark / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check",
-                           "-c", PACKAGE / "constraints.txt", "-r", PACKAGE / "requirements.txt"])
+    logged(
+        layout,
+        "pip",
+        [
+            done_mark / "bin" / "python",
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "-c",
+            PACKAGE / "constraints.txt",
+            "-r",
+            PACKAGE / "requirements.txt",
+        ],
+    )
     move(done_mark, layout.venv)
     return str(layout.venv)
 
@@ -78,7 +91,8 @@ def logged(layout, name, command, environment=None):
     log_path = layout.root / f"install-{name}.log"
     layout.root.mkdir(parents=True, exist_ok=True)
     with open(log_path, "ab") as log:
-        done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                              env=environment)
+        done = subprocess.run(
+            [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        )
     if done.returncode:
         raise Problem(f"`{' '.join(map(str, command))}` failed with status {done.returncode}\n{tail(log_path)}")

@@ -49,8 +49,10 @@ def create(layout, computes):
             ip(f"link add {net} type bridge", f"link set {net} up", namespace=layout.namespace("fabric"))
     plug_in(layout, "control", CONTROL, ["mgmt"])
     plug_in(layout, "client", CLIENT, list(NETWORKS))
-    ip(*[f"addr replace {BMC_NETWORK}.{last}/32 dev lo" for last in range(11, 11 + computes)],
-       namespace=layout.namespace("client"))
+    ip(
+        *[f"addr replace {BMC_NETWORK}.{last}/32 dev lo" for last in range(11, 11 + computes)],
+        namespace=layout.namespace("client"),
+    )
     nft(layout, BMC_RULES)
 
 
@@ -65,8 +67,11 @@ def plug_in(layout, role, last, networks):
     for net in networks:
         # A fixed MAC: after a host was off, nobody's neighbour table may point at its former life.
         mac = f"02:00:00:0{list(NETWORKS).index(net)}:00:{last:02x}"
-        ip(f"link add {role}-{net} type veth peer name {net} address {mac} netns {namespace}",
-           f"link set {role}-{net} master {net} up", namespace=fabric)
+        ip(
+            f"link add {role}-{net} type veth peer name {net} address {mac} netns {namespace}",
+            f"link set {role}-{net} master {net} up",
+            namespace=fabric,
+        )
         inside += [f"addr add {NETWORKS[net]}.{last}/24 dev {net}", f"link set {net} up"]
     ip(*inside, namespace=namespace)
 
@@ -89,7 +94,7 @@ def roles(layout):
     """The roles whose namespaces exist, whatever made them."""
     prefix = layout.namespace("")
     names = os.listdir("/run/netns") if os.path.isdir("/run/netns") else []
-    return sorted(name[len(prefix):] for name in names if name.startswith(prefix))
+    return sorted(name[len(prefix) :] for name in names if name.startswith(prefix))
 
 
 def links(layout):
@@ -114,8 +119,10 @@ def set_links(layout, host, networks, state):
 def set_bmc_reachable(layout, host, reachable):
     """A dead BMC swallows packets: no refusal, as a board without power."""
     verb = "delete" if reachable else "add"
-    nft(layout, f"add element inet bmc dead {{ {host.bmc_address} }}\n"
-        f"{verb} element inet bmc dead {{ {host.bmc_address} }}")
+    nft(
+        layout,
+        f"add element inet bmc dead {{ {host.bmc_address} }}\n{verb} element inet bmc dead {{ {host.bmc_address} }}",
+    )
 
 
 def nft(layout, rules):

@@ -83,7 +83,12 @@ class Service:
         with open(self.log, "wb") as log:
             child = subprocess.Popen(
                 [*net.inside(self.layout, self.role), *self.command],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True)
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
         remember(self.pid_file, child.pid)
 
     def has_said(self, text):
@@ -119,8 +124,13 @@ def run(layout, name, *commands, environment=None, role="control"):
     log_path.parent.mkdir(parents=True, exist_ok=True)
     for command in commands:
         with open(log_path, "ab") as log:
-            done = subprocess.run([*net.inside(layout, role), *map(str, command)], stdin=subprocess.DEVNULL,
-                                  stdout=log, stderr=log, env={**os.environ, **(environment or {})})
+            done = subprocess.run(
+                [*net.inside(layout, role), *map(str, command)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+            )
         if done.returncode:
             raise Problem(f"`{' '.join(map(str, command))}` failed with status {done.returncode}\n{tail(log_path)}")
 
@@ -164,3 +174,17 @@ def end(pid):
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+
+
+def end_all(layout):
+    """Kills until nothing is left: a process that is being born while the others die is met in the next round."""
+    ended = set()
+    for _ in range(100):
+        left = inhabitants(layout, net.roles(layout))
+        if not left:
+            return len(ended)
+        for pid in left:
+            end(pid)
+        ended.update(left)
+        time.sleep(0.1)
+    raise Problem(f"these processes do not end: {left}")

@@ -39,8 +39,12 @@ def twice(lives_of_one):
     A life spans its pauses: a copy that slept while another ran and then went on has been a second copy all the time,
     because it woke with an old belief about its disk.
     """
-    return [(one, other) for index, one in enumerate(lives_of_one) for other in lives_of_one[index + 1:]
-            if one.overlaps(other)]
+    return [
+        (one, other)
+        for index, one in enumerate(lives_of_one)
+        for other in lives_of_one[index + 1 :]
+        if one.overlaps(other)
+    ]
 
 
 def instances(layout):

@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from nova.cmd import compute  # first: it decides how Nova does its threads
 from nova import conf, exception
+from nova.cmd import compute  # first: it decides how Nova does its threads
 from nova.compute import power_state
 from nova.virt import fake, hardware
 
@@ -123,8 +123,23 @@ class Guests:
         pid_file.unlink(missing_ok=True)
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         # setsid --fork hands the guest over to the host's init at once: it is no child of nova-compute.
-        subprocess.run(["setsid", "--fork", sys.executable, "-I", "-S", GUEST, uuid, CONF.host, boot_id,
-                        self.record / f"{uuid}.log", pid_file], stdin=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            [
+                "setsid",
+                "--fork",
+                sys.executable,
+                "-I",
+                "-S",
+                GUEST,
+                uuid,
+                CONF.host,
+                boot_id,
+                self.record / f"{uuid}.log",
+                pid_file,
+            ],
+            stdin=subprocess.DEVNULL,
+            check=True,
+        )
         self._wait(lambda: self.runs(uuid), f"guest {uuid} does not start")
 
     def stop(self, uuid):

@@ -12,7 +12,9 @@ class Down(unittest.TestCase):
     def test_down_leaves_no_process_mount_or_namespace(self):
         minicloud("down")
         self.assertEqual(net.roles(LAYOUT), [])
-        self.assertEqual([line for line in Path("/proc/mounts").read_text().splitlines() if str(LAYOUT.live) in line], [])
+        self.assertEqual(
+            [line for line in Path("/proc/mounts").read_text().splitlines() if str(LAYOUT.live) in line], []
+        )
         self.assertEqual(of_the_cloud(), [])
         self.assertFalse(LAYOUT.live.exists())
         self.assertFalse(status()["up"])

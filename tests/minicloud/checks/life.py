@@ -8,8 +8,21 @@ import unittest
 from .. import identity, net
 from ..layout import PACKAGE, Problem
 from . import machine
-from .machine import (LAYOUT, Bmc, answers_on_22, boot_server, delete_server, eventually, host_state, minicloud, reports,
-                      runs_on, server, service, status)
+from .machine import (
+    LAYOUT,
+    Bmc,
+    answers_on_22,
+    boot_server,
+    delete_server,
+    eventually,
+    host_state,
+    minicloud,
+    reports,
+    runs_on,
+    server,
+    service,
+    status,
+)
 
 INTERVALS = ["--report-interval", "2", "--service-down-time", "6"]
 

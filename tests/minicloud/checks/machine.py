@@ -72,8 +72,9 @@ class Bmc:
 
     def reset(self, kind):
         body = json.dumps({"ResetType": kind}).encode()
-        request = urllib.request.Request(f"{self.system}/Actions/ComputerSystem.Reset", body,
-                                         {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{self.system}/Actions/ComputerSystem.Reset", body, {"Content-Type": "application/json"}
+        )
         with self.opener.open(request, timeout=30) as answer:
             return answer.status
 
@@ -82,9 +83,19 @@ def boot_server(api, name, host):
     """An ACTIVE server on this host; its uuid."""
     image = api.get("glance", f"/v2/images?name={identity.IMAGE}")["images"][0]["id"]
     flavors = {flavor["name"]: flavor["id"] for flavor in api.get("nova", "/v2.1/flavors")["flavors"]}
-    made = api.post("nova", "/v2.1/servers", {"server": {
-        "name": name, "imageRef": image, "flavorRef": flavors["m1.tiny"], "networks": "none",
-        "availability_zone": f"nova:{host}"}})
+    made = api.post(
+        "nova",
+        "/v2.1/servers",
+        {
+            "server": {
+                "name": name,
+                "imageRef": image,
+                "flavorRef": flavors["m1.tiny"],
+                "networks": "none",
+                "availability_zone": f"nova:{host}",
+            }
+        },
+    )
     uuid = made["server"]["id"]
     eventually(lambda: server(api, uuid)["status"] == "ACTIVE", f"{name} becomes ACTIVE")
     return uuid
