@@ -1,0 +1,7 @@
+//! The world that Tandem is tested in.
+
+#![recursion_limit = "256"] // one server of Nova's is a long `json!`
+
+pub mod cloud;
+pub mod http;
+pub mod openstack;
