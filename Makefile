@@ -1,0 +1,57 @@
+# Everything a developer types. Results go to target/ and nowhere else.
+
+MINICLOUD := tests/minicloud/minicloud
+PYTHON_TOOLS := target/python-tools/bin
+CHECKS := PYTHONPATH=tests python3 -m minicloud.checks
+export CARGO_TERM_PROGRESS_WHEN ?= never
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check cloud-test bench-client recordings tools fmt
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## a real OpenStack on this machine, and a look at it
+	$(MINICLOUD) up
+	$(MINICLOUD) exec openstack compute service list
+	$(MINICLOUD) exec openstack hypervisor list
+	$(MINICLOUD) status
+	@echo "It stays up: $(MINICLOUD) --help tells what can be done to it, $(MINICLOUD) down ends it."
+
+test: tools check cloud-test ## everything: installs what it needs (root, apt, pip, cargo)
+
+check: $(PYTHON_TOOLS)/ruff ## the short subset: formatting, lints, licences, every test that needs no cloud
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
+	cargo deny --log-level error check bans licenses sources
+	cargo nextest run --workspace --no-fail-fast --status-level fail --cargo-quiet
+	$(PYTHON_TOOLS)/ruff check --quiet .
+	$(PYTHON_TOOLS)/ruff format --quiet --check .
+	$(CHECKS) record
+
+cloud-test: ## what needs a real OpenStack: one cloud is brought up, used by all, ended
+	cargo nextest run -p system-tests --features minicloud --no-run --cargo-quiet
+	$(CHECKS) life
+	$(MINICLOUD) exec cargo nextest run --offline -p system-tests --features minicloud --test client-cloud \
+	    --no-fail-fast --cargo-quiet --profile cloud
+	$(CHECKS) down
+
+bench-client: ## 1,000 servers listed and parsed -> target/bench/client.json
+	cargo bench --quiet -p system-tests --bench bench-client
+
+tools: $(PYTHON_TOOLS)/ruff ## what lints and runs tests, where it is missing
+	@command -v cargo-nextest >/dev/null || cargo install --locked --quiet cargo-nextest
+	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
+
+$(PYTHON_TOOLS)/ruff:
+	@python3 -c 'import ensurepip' 2>/dev/null || apt-get install -y -qq --no-install-recommends python3-venv
+	python3 -m venv target/python-tools
+	$(PYTHON_TOOLS)/pip install --quiet --disable-pip-version-check ruff==0.17.6
+
+recordings: ## what a real cloud answers -> openstack-client/tests/wire (needs `minicloud up`, bends that cloud)
+	PYTHONPATH=$(CURDIR)/tests $(MINICLOUD) exec python3 -m minicloud.recordings openstack-client/tests/wire
+
+fmt: $(PYTHON_TOOLS)/ruff ## format in place
+	cargo fmt --all
+	$(PYTHON_TOOLS)/ruff check --quiet --fix .
+	$(PYTHON_TOOLS)/ruff format --quiet .
