@@ -37,7 +37,8 @@ cloud-test: ## what needs a real OpenStack: one cloud is brought up, used by all
 	$(CHECKS) down
 
 bench-client: ## 1,000 servers listed and parsed -> target/bench/client.json
-	cargo bench --quiet -p system-tests --bench bench-client
+	TANDEM_BENCH_PYTHON="$(lastword $(wildcard $(CURDIR)/target/minicloud/venv-*/bin/python))" \
+	    cargo bench --quiet -p system-tests --bench bench-client
 
 tools: $(PYTHON_TOOLS)/ruff ## what lints and runs tests, where it is missing
 	@command -v cargo-nextest >/dev/null || cargo install --locked --quiet cargo-nextest

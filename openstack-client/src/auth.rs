@@ -3,13 +3,14 @@
 //! ```text
 //!  (none) ──▶ Live ──90 % of its life──▶ Due ──one caller asks──▶ Live, next generation
 //!              │                           │ ▲
-//!              │                           └─┘ Keystone silent: the old one serves on, asked again after a moment
+//!              │                           └─┘ meanwhile the old one serves on; Keystone silent: asked again after a moment
 //!              └── a service answers 401 to generation N ──▶ one new token; whoever got 401 for N takes N+1
 //! ```
 //!
 //! `osauth` has an authentication of its own, but it prints the password in its `Debug` and never replaces a token that was revoked before
 //! its time. So this one implements `osauth`'s trait.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -32,10 +33,10 @@ pub(crate) const X_AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-toke
 const X_SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
 const X_OPENSTACK_REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
 
-/// How long a call waits for the renewal of a token that still lives.
-const RENEWAL_LIMIT: Duration = Duration::from_secs(5);
-/// How long the old token serves on after that before Keystone is asked again.
+/// How long after a renewal has begun the next one may: one caller renews for all, and a silent Keystone is not asked by every call.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
+/// How long a rejected password is not tried again: Keystone can lock an account after a few (`lockout_failure_attempts`).
+const REJECTION_PAUSE: Duration = Duration::from_secs(30);
 
 /// A token as Keystone issued it, with the catalogue that came along.
 pub(crate) struct Token {
@@ -80,7 +81,7 @@ struct State {
     renew_at: Instant,
     /// Counts the questions to Keystone, so that one who waited for his turn sees that somebody asked meanwhile.
     asked: u64,
-    failure: Option<Error>,
+    failure: Option<(Instant, Error)>,
 }
 
 /// What there is at one moment.
@@ -107,49 +108,46 @@ impl Auth {
     }
 
     /// A live token, other than the rejected one. However many wait for it, Keystone is asked once, and a failure is shared like a token:
-    /// one wrong password tried fifty times would lock the account.
-    pub(crate) async fn token(&self, rejected: Option<u64>) -> Result<Arc<Token>, Error> {
-        let before = match self.present(rejected) {
+    /// one wrong password tried fifty times would lock the account. Keystone is asked in a task of its own: a caller that is dropped, or not
+    /// polled, keeps nobody waiting.
+    pub(crate) async fn token(self: &Arc<Self>, rejected: Option<u64>) -> Result<Arc<Token>, Error> {
+        let this = Arc::clone(self);
+        let asking = match self.present(rejected) {
             Present::Live(token) => return Ok(token),
-            Present::Due(token) => return Ok(self.renew(token).await),
-            Present::None { asked } => asked,
+            Present::Due(token) => {
+                tokio::spawn(async move { this.renew().await });
+                return Ok(token);
+            }
+            Present::None { asked } => tokio::spawn(async move { this.ask_for_all(rejected, asked).await }),
         };
+        asking.await.expect("it does not panic and nobody aborts it")
+    }
+
+    /// `before`: how often Keystone had been asked when the caller began to wait.
+    async fn ask_for_all(&self, rejected: Option<u64>, before: u64) -> Result<Arc<Token>, Error> {
         let _turn = self.turn.lock().await;
         match self.present(rejected) {
             Present::Live(token) | Present::Due(token) => return Ok(token),
-            Present::None { asked }
-                if asked > before
-                    && let Some(failure) = self.state().failure.clone() =>
-            {
-                return Err(failure);
-            }
-            Present::None { .. } => {}
-        }
-        let answer = self.authenticate().await;
-        let mut state = self.state();
-        state.asked += 1;
-        match answer {
-            Ok(issued) => Ok(state.accept(issued, Instant::now())),
-            Err(error) => {
-                state.failure = Some(error.clone());
-                Err(error)
+            Present::None { asked } => {
+                if let Some(failure) = self.state().failure_to_share(asked > before, Instant::now()) {
+                    return Err(failure);
+                }
             }
         }
+        let answer = self.authenticate_within_limit().await;
+        self.state().settle(answer, Instant::now())
     }
 
-    /// Exchanges a token that still lives: one caller asks, and not for long; the others go on with the old one meanwhile.
-    async fn renew(&self, old: Arc<Token>) -> Arc<Token> {
-        let Ok(_turn) = self.turn.try_lock() else { return old };
-        let answer = tokio::time::timeout(RENEWAL_LIMIT, self.authenticate()).await;
-        let now = Instant::now();
-        let why = match answer {
-            Ok(Ok(issued)) => return self.state().accept(issued, now),
-            Ok(Err(error)) => crate::error::chain(&error),
-            Err(_) => format!("no answer within {} s", RENEWAL_LIMIT.as_secs()),
-        };
-        tracing::warn!(why, "the token could not be renewed, the old one serves on");
-        self.state().renew_at = now + RENEWAL_PAUSE;
-        old
+    /// Exchanges a token that still lives, while it serves on.
+    async fn renew(&self) {
+        let _turn = self.turn.lock().await;
+        match self.authenticate_within_limit().await {
+            Ok(issued) => drop(self.state().accept(issued, Instant::now())),
+            Err(error) => {
+                let why = crate::error::chain(&error);
+                tracing::warn!(why, "the token could not be renewed, the old one serves on");
+            }
+        }
     }
 
     fn present(&self, rejected: Option<u64>) -> Present {
@@ -160,18 +158,19 @@ impl Auth {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn endpoint(&self, token: &Token, service: &'static str) -> Result<Url, Error> {
-        let config = &self.config;
-        find_endpoint(&token.catalogue, service, config).ok_or_else(|| Error::NoEndpoint {
-            service,
-            interface: config.interface.to_string(),
-            region: config.region.as_ref().map_or_else(String::new, |region| format!(" in region {region}")),
-            known: known_endpoints(&token.catalogue, service),
-            origin: config.origin.clone(),
-        })
+    pub(crate) fn endpoint(&self, token: &Token, service: &str) -> Result<Url, Error> {
+        find_endpoint(&token.catalogue, service, &self.config)
     }
 
     // ---- asking Keystone ----
+
+    async fn authenticate_within_limit(&self) -> Result<Issued, Error> {
+        let elapsed = match tokio::time::timeout(self.limits.read, self.authenticate()).await {
+            Ok(answer) => return answer,
+            Err(elapsed) => elapsed,
+        };
+        Err(self.unreachable(Lost::NoAnswer { cause: Arc::new(elapsed) }))
+    }
 
     async fn authenticate(&self) -> Result<Issued, Error> {
         let body = auth_request(&self.config.credentials);
@@ -254,7 +253,9 @@ impl Auth {
     fn unreachable(&self, lost: Lost) -> Error {
         let (auth_url, origin) = (self.config.auth_url.to_string(), self.config.origin.clone());
         match lost {
-            Lost::NotTrusted { cause } => Error::NotTrusted { address: auth_url, origin, source: cause },
+            Lost::NotTrusted { cause, remedy } => {
+                Error::NotTrusted { address: auth_url, remedy, origin, source: cause }
+            }
             Lost::NotConnected { cause } | Lost::NoAnswer { cause } => {
                 Error::KeystoneUnreachable { auth_url, origin, source: cause }
             }
@@ -287,14 +288,36 @@ struct Issued {
 }
 
 impl State {
-    fn present(&self, rejected: Option<u64>, now: Instant) -> Present {
+    /// Whoever is told `Due` is to renew it; the next ones are told `Live` for a while.
+    fn present(&mut self, rejected: Option<u64>, now: Instant) -> Present {
         match &self.token {
             Some(token) if rejected == Some(token.generation) || now >= token.ends => {
                 Present::None { asked: self.asked }
             }
-            Some(token) if now >= self.renew_at => Present::Due(Arc::clone(token)),
+            Some(token) if now >= self.renew_at => {
+                self.renew_at = now + RENEWAL_PAUSE;
+                Present::Due(Arc::clone(token))
+            }
             Some(token) => Present::Live(Arc::clone(token)),
             None => Present::None { asked: self.asked },
+        }
+    }
+
+    /// A failure that answers this caller too: one that came while he waited, or a rejection that is still fresh.
+    fn failure_to_share(&self, while_waiting: bool, now: Instant) -> Option<Error> {
+        let (at, failure) = self.failure.as_ref()?;
+        let fresh = matches!(failure, Error::Rejected { .. }) && now.duration_since(*at) < REJECTION_PAUSE;
+        (while_waiting || fresh).then(|| failure.clone())
+    }
+
+    fn settle(&mut self, answer: Result<Issued, Error>, now: Instant) -> Result<Arc<Token>, Error> {
+        self.asked += 1;
+        match answer {
+            Ok(issued) => Ok(self.accept(issued, now)),
+            Err(error) => {
+                self.failure = Some((now, error.clone()));
+                Err(error)
+            }
         }
     }
 
@@ -327,13 +350,39 @@ pub(crate) fn ids(call: &Call) -> HeaderMap {
     HeaderMap::from_iter([(X_OPENSTACK_REQUEST_ID, id)])
 }
 
-fn find_endpoint(catalogue: &[CatalogueService], service: &str, config: &CloudConfig) -> Option<Url> {
+fn find_endpoint(catalogue: &[CatalogueService], service: &str, config: &CloudConfig) -> Result<Url, Error> {
+    let (service_name, origin) = (service.to_owned(), config.origin.clone());
+    let fitting = fitting_endpoints(catalogue, service, config);
+    let regions: BTreeSet<_> = fitting.iter().map(|(region, _)| *region).collect();
+    if regions.len() > 1 {
+        let regions = regions.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(Error::SeveralRegions { service: service_name, regions, origin });
+    }
+    fitting.into_iter().next().map(|(_, url)| url).ok_or_else(|| Error::NoEndpoint {
+        service: service_name,
+        interface: config.interface.to_string(),
+        region: config.region.as_ref().map_or_else(String::new, |region| format!(" in region {region}")),
+        known: known_endpoints(catalogue, service),
+        origin,
+    })
+}
+
+/// The endpoints of our interface, each with its region; of our region alone, if we were told which that is.
+fn fitting_endpoints<'a>(
+    catalogue: &'a [CatalogueService],
+    service: &str,
+    config: &CloudConfig,
+) -> Vec<(&'a str, Url)> {
     let interface = config.interface.to_string();
     let fits = |region: &str| config.region.as_deref().is_none_or(|wanted| wanted == region);
     let services = catalogue.iter().filter(|entry| entry.kind == service);
-    let mut endpoints = services.flat_map(|entry| &entry.endpoints);
-    let found = endpoints.find(|endpoint| endpoint.interface == interface && fits(endpoint.region()))?;
-    Url::parse(&found.url).ok().filter(|url| url.has_host() && matches!(url.scheme(), "http" | "https"))
+    let endpoints = services.flat_map(|entry| &entry.endpoints);
+    let ours = endpoints.filter(|endpoint| endpoint.interface == interface && fits(endpoint.region()));
+    ours.filter_map(|endpoint| Some((endpoint.region(), http_url(&endpoint.url)?))).collect()
+}
+
+fn http_url(text: &str) -> Option<Url> {
+    Url::parse(text).ok().filter(|url| url.has_host() && matches!(url.scheme(), "http" | "https"))
 }
 
 /// What the catalogue has instead, for a message.
@@ -345,7 +394,7 @@ fn known_endpoints(catalogue: &[CatalogueService], service: &str) -> String {
         .map(|endpoint| format!("{} in {} ({})", endpoint.interface, endpoint.region(), endpoint.url))
         .collect();
     if of_service.is_empty() {
-        let kinds: std::collections::BTreeSet<_> = catalogue.iter().map(|entry| entry.kind.as_str()).collect();
+        let kinds: BTreeSet<_> = catalogue.iter().map(|entry| entry.kind.as_str()).collect();
         of_service = kinds.into_iter().map(str::to_owned).collect();
     }
     if of_service.is_empty() { "nothing at all".to_owned() } else { of_service.join(", ") }
@@ -366,13 +415,8 @@ impl AuthType for Shared {
         let token = self.0.token(None).await.map_err(untyped)?;
         let mut config = self.0.config.clone();
         config.region = filters.region.clone().or(config.region);
-        find_endpoint(&token.catalogue, service, &config).ok_or_else(|| {
-            let known = known_endpoints(&token.catalogue, service);
-            osauth::Error::new(
-                ErrorKind::EndpointNotFound,
-                format!("no endpoint of {service}; the catalogue has {known}"),
-            )
-        })
+        find_endpoint(&token.catalogue, service, &config)
+            .map_err(|error| osauth::Error::new(ErrorKind::EndpointNotFound, crate::error::chain(&error)))
     }
 
     async fn refresh(&self, _: &Client) -> Result<(), osauth::Error> {
@@ -398,6 +442,13 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
+    fn config() -> CloudConfig {
+        let told = [("AUTH_URL", "http://keystone/v3"), ("USERNAME", "u"), ("PASSWORD", "p"), ("PROJECT_NAME", "p")];
+        let variables = told.map(|(name, value)| (format!("OS_{name}"), value.to_owned())).into();
+        let around = crate::Surroundings { variables, folders: Vec::new() };
+        CloudConfig::load(None, &around).expect("all is told")
+    }
+
     fn state(now: Instant) -> State {
         let mut state = State { token: None, renew_at: now, asked: 0, failure: None };
         let answer: AuthAnswer = serde_json::from_value(serde_json::json!({
@@ -409,20 +460,57 @@ mod tests {
     }
 
     #[test]
-    fn a_token_lives_becomes_due_and_ends() {
+    fn a_token_lives_becomes_due_for_one_caller_and_ends() {
         let now = Instant::now();
-        let state = state(now);
+        let mut state = state(now);
+        let late = now + HOUR.mul_f64(0.95);
         assert!(matches!(state.present(None, now), Present::Live(_)));
-        assert!(matches!(state.present(None, now + HOUR.mul_f64(0.95)), Present::Due(_)));
+        assert!(matches!(state.present(None, late), Present::Due(_)));
+        assert!(matches!(state.present(None, late), Present::Live(_)), "one caller renews it for all");
+        assert!(matches!(state.present(None, late + RENEWAL_PAUSE), Present::Due(_)), "Keystone was silent: once more");
         assert!(matches!(state.present(None, now + HOUR), Present::None { .. }));
     }
 
     #[test]
     fn a_rejection_is_about_one_token_and_not_about_the_next() {
         let now = Instant::now();
-        let state = state(now);
+        let mut state = state(now);
         assert!(matches!(state.present(Some(1), now), Present::None { .. }));
         assert!(matches!(state.present(Some(0), now), Present::Live(_)));
+    }
+
+    #[test]
+    fn a_rejected_password_is_not_tried_again_at_once() {
+        let now = Instant::now();
+        let mut state = state(now);
+        let rejected = Error::Rejected {
+            auth_url: String::new(),
+            who: String::new(),
+            origin: String::new(),
+            message: String::new(),
+            request: crate::error::RequestId::new(),
+        };
+        assert!(state.settle(Err(rejected), now).is_err());
+        assert!(state.failure_to_share(false, now + REJECTION_PAUSE / 2).is_some());
+        assert!(state.failure_to_share(false, now + REJECTION_PAUSE).is_none());
+    }
+
+    #[test]
+    fn an_endpoint_is_of_our_interface_and_of_one_region() {
+        let endpoint = |interface: &str, region: &str| {
+            let url = format!("http://{interface}.{region}.example.org");
+            serde_json::json!({"interface": interface, "region_id": region, "url": url})
+        };
+        let endpoints = [endpoint("admin", "one"), endpoint("public", "one"), endpoint("public", "two")];
+        let service = serde_json::json!([{"type": "compute", "endpoints": endpoints}]);
+        let catalogue: Vec<CatalogueService> = serde_json::from_value(service).expect("as Keystone writes it");
+        let find = |region: Option<&str>| {
+            let config = CloudConfig { region: region.map(str::to_owned), ..config() };
+            find_endpoint(&catalogue, "compute", &config).map(String::from).map_err(|e| e.to_string())
+        };
+        assert_eq!(find(Some("two")).as_deref(), Ok("http://public.two.example.org/"));
+        let error = find(None).expect_err("which of the two?");
+        assert!(error.contains("several regions (one, two); choose one with region_name in"), "{error}");
     }
 
     #[test]

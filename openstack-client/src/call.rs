@@ -1,11 +1,13 @@
 //! Carries every call to Nova, Placement and Keystone: token, microversion, ids, limit, repetition, and the meaning of the answer.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_stream::try_stream;
 use bytes::Bytes;
-use futures::Stream;
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Request, StatusCode, Url};
 use serde::de::DeserializeOwned;
@@ -39,10 +41,13 @@ impl Service {
         }
     }
 
-    fn too_old(self) -> &'static str {
-        match self {
-            Self::Compute => "Tandem needs Nova 19.0.0 (Stein) or newer",
-            Self::Placement | Self::Identity => "upgrade the service",
+    fn too_old(self, offered: Offered) -> &'static str {
+        match (self, offered) {
+            (Self::Compute, Offered::None) => {
+                "register Nova's v2.1 endpoint in the catalogue, this one is its legacy API"
+            }
+            (Self::Compute, Offered::Range { .. }) => "Tandem needs Nova 19.0.0 (Stein) or newer",
+            (Self::Placement | Self::Identity, _) => "upgrade the service",
         }
     }
 }
@@ -64,29 +69,52 @@ pub(crate) struct Ask {
     pub(crate) limit: Duration,
     /// For one attempt of a call that may be repeated.
     pub(crate) attempt: Duration,
+    /// Until the last attempt begins.
+    pub(crate) begin: Duration,
 }
 
 impl Ask {
+    /// A read.
     pub(crate) fn get(
         cloud: &Cloud,
         service: Service,
         path: impl Into<String>,
         wanted: impl Into<Option<Wanted>>,
     ) -> Self {
-        let (path, limit, attempt) = (path.into(), cloud.limits().read, cloud.limits().attempt);
-        let (query, body, subject) = (Vec::new(), None, None);
+        let limits = cloud.limits();
         Self {
             service,
             method: Method::GET,
-            path,
-            query,
-            body,
-            subject,
+            path: path.into(),
+            query: Vec::new(),
+            body: None,
+            subject: None,
             wanted: wanted.into(),
             repeat: Repeat::Safe,
-            limit,
-            attempt,
+            limit: limits.read,
+            attempt: limits.attempt,
+            begin: limits.read,
         }
+    }
+
+    /// A read that Nova collects from all its cells, of which it waits for a silent one.
+    pub(crate) fn collect(cloud: &Cloud, path: impl Into<String>, wanted: Wanted) -> Self {
+        Self { attempt: cloud.limits().cells, ..Self::get(cloud, Service::Compute, path, wanted) }
+    }
+
+    /// A state of a compute service: set twice it is as set once.
+    pub(crate) fn set(cloud: &Cloud, path: String, state: Value, wanted: Wanted) -> Self {
+        let limit = cloud.limits().write;
+        let ask =
+            Self { method: Method::PUT, body: Some(state), limit, ..Self::get(cloud, Service::Compute, path, wanted) };
+        Self { begin: limit, ..ask }
+    }
+
+    /// What must happen at most once. It is sent soon or not at all: whoever asked for it looked just before whether it may be done.
+    pub(crate) fn once(cloud: &Cloud, path: String, action: Value, wanted: Wanted) -> Self {
+        let Limits { write: limit, begin, .. } = *cloud.limits();
+        let (method, body, repeat) = (Method::POST, Some(action), Repeat::Once);
+        Self { method, body, repeat, limit, begin, ..Self::get(cloud, Service::Compute, path, wanted) }
     }
 
     /// Whether the cloud is another afterwards: then no answer means that it may be.
@@ -99,7 +127,7 @@ impl Ask {
         self
     }
 
-    fn call(&self) -> Call {
+    pub(crate) fn call(&self) -> Call {
         let pairs: Vec<_> = self.query.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let query = if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) };
         call_name(self.method.clone(), self.service.kind(), &format!("{}{query}", self.path))
@@ -119,12 +147,22 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// What a change came to may be unreadable: then it has most likely happened.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_json::from_slice(&self.body).map_err(|e| Error::BadAnswer {
-            call: Box::new(self.call.clone()),
-            address: self.address.clone(),
-            source: Arc::new(e),
+        serde_json::from_slice(&self.body).map_err(|e| {
+            let (call, source) = (Box::new(self.call.clone()), Arc::new(e));
+            match call.method {
+                Method::GET => Error::BadAnswer { call, address: self.address.clone(), source },
+                _ => {
+                    Error::Unknown { call, what: "the answer could not be understood".to_owned(), source: Some(source) }
+                }
+            }
         })
+    }
+
+    pub(crate) fn bad(&self, why: &'static str) -> Error {
+        let (call, address) = (Box::new(self.call.clone()), self.address.clone());
+        Error::BadAnswer { call, address, source: Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(why)) }
     }
 
     /// The id that the service's logs and the instance's actions carry.
@@ -150,12 +188,12 @@ struct Failed {
 
 /// What the attempts of one call have come to.
 struct SoFar {
-    deadline: Instant,
+    begin_until: Instant,
     attempts: u32,
     /// The token that a service answered 401 to.
     rejected: Option<u64>,
     last: Option<Box<Error>>,
-    /// An attempt that may have done it.
+    /// An attempt that may have done it. Only a success undoes that: a later *no* is about the later attempt.
     unknown: Option<Box<Error>>,
 }
 
@@ -173,38 +211,35 @@ impl SoFar {
             return Ok(Duration::ZERO);
         }
         let pause = pause(self.attempts - 1, wait, limits, fastrand::f64());
-        let out_of_time = Instant::now() + pause >= self.deadline;
-        if !again(ask.repeat, ending) || self.attempts >= limits.attempts || out_of_time {
-            return Err(self.honest(*error));
+        let too_late = pause >= self.begin_until.saturating_duration_since(Instant::now());
+        if !again(ask.repeat, ending) || self.attempts >= limits.attempts || too_late {
+            return Err(self.end(*error));
         }
         tracing::debug!(error = crate::error::chain(&*error), pause_ms = pause.as_millis(), "asking again");
         self.last = Some(error);
         Ok(pause)
     }
 
-    /// That the last attempt was not even sent says nothing about an earlier one that may have done it; the service's own no does.
-    fn honest(&mut self, last: Error) -> Error {
-        match self.unknown.take() {
-            Some(unknown) if !last.is_the_services_word() => *unknown,
-            _ => last,
-        }
+    fn end(&mut self, last: Error) -> Error {
+        self.unknown.take().map_or(last, |unknown| *unknown)
     }
 }
 
 impl Cloud {
     /// Makes a call, repeated as `retry` allows, within its limit.
     pub(crate) async fn call(&self, ask: &Ask) -> Result<Answer, Error> {
-        let deadline = Instant::now() + ask.limit;
-        let mut so_far = SoFar { deadline, attempts: 0, rejected: None, last: None, unknown: None };
+        let (deadline, begin_until) = (Instant::now() + ask.limit, Instant::now() + ask.begin);
+        let mut so_far = SoFar { begin_until, attempts: 0, rejected: None, last: None, unknown: None };
         loop {
             let call = ask.call();
             // Until it is ready nothing was sent that changes the cloud: a limit that passes here is not an "unknown".
-            let ready = match timeout_at(deadline, self.prepare(ask, &call, so_far.rejected)).await {
+            let prepared = timeout_at(begin_until.min(deadline), self.prepare(ask, &call, so_far.rejected)).await;
+            let ready = match prepared {
                 Ok(Ok(ready)) => ready,
-                Ok(Err(error)) => return Err(so_far.honest(error)),
+                Ok(Err(error)) => return Err(so_far.end(error)),
                 Err(_) => {
                     let error = timed_out(ask, call, so_far.last.take());
-                    return Err(so_far.honest(error));
+                    return Err(so_far.end(error));
                 }
             };
             let token = ready.token;
@@ -269,6 +304,7 @@ impl Cloud {
             Ok(body) => Ok(Answer { call, address, body }),
             // Nova has said that it accepts; of such calls we need no more.
             Err(_) if ask.repeat == Repeat::Once => Ok(Answer { call, address, body: Bytes::new() }),
+            Err(Incomplete::TooLarge) if ask.changes() => Err(silent(ask, call, "the answer is too large", None)),
             Err(Incomplete::TooLarge) => {
                 Err(Error::TooLarge { call: Box::new(call), limit_bytes: self.limits().body_bytes })
             }
@@ -280,6 +316,11 @@ impl Cloud {
         let (status, message, call) = (reply.status, message(reply), Box::new(call));
         if ask.changes() && is_ambiguous(status) {
             return Error::Unknown { call, what: format!("{status} came back ({message})"), source: None };
+        }
+        let missing = matches!(status, StatusCode::NOT_FOUND | StatusCode::CONFLICT | StatusCode::GONE);
+        if missing && !is_the_services_word(reply) {
+            // A proxy without its backend also says 404. That a thing does not exist is for the service to say.
+            return silent(ask, *call, &format!("{status} came from something before the service ({message})"), None);
         }
         match status {
             StatusCode::NOT_FOUND => Error::NotFound { call, message },
@@ -320,29 +361,46 @@ impl Cloud {
 
     async fn version(&self, service: Service, wanted: Wanted, base: &Url, call: &Call) -> Result<Microversion, Error> {
         let offered = self.offered(service).await?;
-        wanted.choose(offered).ok_or_else(|| Error::Microversion {
-            call: Box::new(call.clone()),
-            address: base.to_string(),
-            needed: wanted.needed,
-            offered,
-            remedy: service.too_old(),
+        wanted.choose(offered).ok_or_else(|| {
+            // It may have been a worker that is upgraded last: the next call asks again.
+            self.forget_versions(service);
+            Error::Microversion {
+                call: Box::new(call.clone()),
+                address: base.to_string(),
+                needed: wanted.needed,
+                offered,
+                remedy: service.too_old(offered),
+            }
         })
     }
 
-    /// What the service offers, asked once. A failure is not kept.
+    /// What the service offers, asked once. It is asked in a task of its own: a caller that is dropped or not polled keeps nobody waiting. A failure
+    /// is not kept.
     async fn offered(&self, service: Service) -> Result<Offered, Error> {
-        let known = self.versions(service);
-        if let Some(offered) = known.get() {
+        if let Some(offered) = self.versions(service).get() {
             return Ok(offered);
         }
+        let cloud = self.clone();
+        let asking = tokio::spawn(async move { cloud.ask_versions(service).await });
+        asking.await.expect("it does not panic and nobody aborts it")
+    }
+
+    async fn ask_versions(&self, service: Service) -> Result<Offered, Error> {
+        let known = self.versions(service);
         let _turn = known.turn.lock().await;
         if let Some(offered) = known.get() {
             return Ok(offered);
         }
-        let answer = Box::pin(self.call(&Ask::get(self, service, "/", None))).await?;
-        let offered = answer.json::<Versions>()?.offered();
+        let answer = self.call_boxed(Ask::get(self, service, "/", None)).await.map_err(not_this_api)?;
+        let offered = answer.json::<Versions>()?.offered().ok_or_else(|| answer.bad("it names no version"))?;
         known.set(Some(offered));
         Ok(offered)
+    }
+
+    /// A call within a call; boxed, or the future would contain itself.
+    fn call_boxed(&self, ask: Ask) -> BoxFuture<'static, Result<Answer, Error>> {
+        let cloud = self.clone();
+        async move { cloud.call(&ask).await }.boxed()
     }
 
     fn forget_versions(&self, service: Service) -> Option<Offered> {
@@ -354,27 +412,33 @@ impl Cloud {
 
     // ---- lists ----
 
-    /// A list item by item, read page by page: no more than one page is held. Stops at the first error.
+    /// A list item by item, read page by page: no more than one page is held. Stops at the first error. A service that says that there is more
+    /// and does not go on ends in an error: part of a list must not pass for the whole.
     pub(crate) fn pages<P: Page>(&self, ask: Ask) -> impl Stream<Item = Result<P::Item, Error>> + Send + use<P> {
         let cloud = self.clone();
         try_stream! {
+            let mut markers = HashSet::new();
             let mut marker: Option<String> = None;
             loop {
                 let mut ask = ask.clone().with("limit", cloud.limits().page);
                 if let Some(marker) = &marker {
                     ask = ask.with("marker", marker);
                 }
-                let page: P = cloud.call(&ask).await?.json()?;
+                let answer = cloud.call(&ask).await?;
+                let page: P = answer.json()?;
                 // Nova's link names the host that Nova believes to be, so it only says whether there is more.
                 let more = page.has_next();
-                let before = marker.take();
+                marker = None;
                 for item in page.into_items() {
-                    marker = Some(P::marker(&item));
+                    marker = P::marker(&item);
                     yield item;
                 }
-                // a service that ignores `marker` would be read for ever
-                if !more || marker.is_none() || marker == before {
+                if !more {
                     break;
+                }
+                let goes_on = marker.as_ref().is_some_and(|marker| markers.insert(marker.clone()));
+                if !goes_on {
+                    Err(answer.bad("it says that there is more, and does not go on"))?;
                 }
             }
         }
@@ -420,6 +484,11 @@ fn versioned(mut url: Url, version: &str) -> Url {
     url
 }
 
+/// Whether a service wrote this answer: it has a request id, or the fault that the service's API describes.
+fn is_the_services_word(reply: &Reply) -> bool {
+    request_id(&reply.headers).is_some() || reply.body.as_deref().is_ok_and(|body| error_message(body).is_some())
+}
+
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<RequestId> {
     const NAMES: [HeaderName; 2] =
         [HeaderName::from_static("x-openstack-request-id"), HeaderName::from_static("x-compute-request-id")];
@@ -447,7 +516,9 @@ pub(crate) fn message(reply: &Reply) -> String {
 
 fn lose(ask: &Ask, call: Call, address: String, origin: String, lost: Lost) -> Failed {
     let (ending, error) = match lost {
-        Lost::NotTrusted { cause } => (Ending::NotTrusted, Error::NotTrusted { address, origin, source: cause }),
+        Lost::NotTrusted { cause, remedy } => {
+            (Ending::NotTrusted, Error::NotTrusted { address, remedy, origin, source: cause })
+        }
         Lost::NotConnected { cause } => {
             (Ending::NotSent, Error::Unreachable { call: Box::new(call), address, source: cause })
         }
@@ -456,13 +527,23 @@ fn lose(ask: &Ask, call: Call, address: String, origin: String, lost: Lost) -> F
     Failed { ending, wait: None, error: Box::new(error) }
 }
 
+/// An error of the question for microversions, as whoever made another call should read it: that a thing does not exist was not said.
+fn not_this_api(error: Error) -> Error {
+    let address = match &error {
+        Error::NotFound { call, .. } | Error::Conflict { call, .. } | Error::Refused { call, .. } => call.service,
+        _ => return error,
+    };
+    let call = error.call().expect("all three have one").clone();
+    Error::BadAnswer { call: Box::new(call), address: format!("the {address} endpoint"), source: Arc::new(error) }
+}
+
 fn silent(ask: &Ask, call: Call, what: &str, source: Option<Cause>) -> Error {
     let (call, what) = (Box::new(call), what.to_owned());
     if ask.changes() { Error::Unknown { call, what, source } } else { Error::BrokenOff { call, what, source } }
 }
 
 fn timed_out(ask: &Ask, call: Call, last: Option<Box<Error>>) -> Error {
-    Error::TimedOut { call: Box::new(call), limit_s: ask.limit.as_secs_f64(), last }
+    Error::TimedOut { call: Box::new(call), limit_s: ask.begin.min(ask.limit).as_secs_f64(), last }
 }
 
 #[cfg(test)]

@@ -3,18 +3,17 @@
 //! Each asks for the least microversion that carries what it needs, so that old clouds serve, and for nothing newer than 2.94: from 2.95 an
 //! evacuated instance always ends SHUTOFF.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use futures::Stream;
-use reqwest::Method;
+use futures::{Stream, StreamExt};
 use serde_json::{Value, json};
 
 use crate::Cloud;
 use crate::call::{Ask, Service as Api};
 use crate::error::{Error, RequestId};
 use crate::microversion::{Microversion, Wanted};
-use crate::retry::Repeat;
 use crate::wire::nova::{
     Aggregate, Aggregates, ComputeService, Hypervisor, Hypervisors, InstanceAction, InstanceActions, Migration,
     MigrationKind, MigrationStatus, Migrations, OneInstanceAction, OneServer, ServerGroup, ServerGroups, ServerId,
@@ -63,28 +62,25 @@ impl Cloud {
     /// silent one (its `CELL_TIMEOUT`) and only then compares `last_seen_up`, read long ago, with the clock. Believe a down in an answer with
     /// `NoData` rows only if `updated_at` was already old when the call was sent.
     pub async fn compute_services(&self) -> Result<Vec<ComputeService>, Error> {
-        let ask = Ask::get(self, Api::Compute, "/os-services", SERVICES).with("binary", "nova-compute");
+        let ask = Ask::collect(self, "/os-services", SERVICES).with("binary", "nova-compute");
         Ok(self.call(&ask).await?.json::<Services>()?.services)
     }
 
     /// The compute service of one host; none if Nova knows no such host.
     pub async fn compute_service(&self, host: &str) -> Result<Option<ComputeService>, Error> {
-        let ask =
-            Ask::get(self, Api::Compute, "/os-services", SERVICES).with("binary", "nova-compute").with("host", host);
+        let ask = Ask::collect(self, "/os-services", SERVICES).with("binary", "nova-compute").with("host", host);
         let found = self.call(&ask).await?.json::<Services>()?.services;
         Ok(found.into_iter().find(|service| service.host() == host))
     }
 
     /// Tells Nova that the host is down, whatever its service reports: from now on Nova lets its instances be evacuated.
     pub async fn force_down(&self, service: ServiceId) -> Result<Service, Error> {
-        let state = json!({"forced_down": true});
-        self.update_service(service, state, self.limits().attempt).await
+        self.update_service(service, json!({"forced_down": true}), self.limits().attempt).await
     }
 
     /// Takes that back. Nova refuses (400) while evacuations of the host are `done`: its nova-compute has to start and complete them first.
     pub async fn clear_forced_down(&self, service: ServiceId) -> Result<Service, Error> {
-        let state = json!({"forced_down": false});
-        self.update_service(service, state, self.limits().attempt).await
+        self.update_service(service, json!({"forced_down": false}), self.limits().attempt).await
     }
 
     /// Keeps the scheduler from the host. Force a dead host down first: while Nova believes it up, this waits 60 s for its nova-compute.
@@ -100,21 +96,24 @@ impl Cloud {
 
     /// A state and not a change: repeating it does no harm (`PUT /os-services/{id}`).
     async fn update_service(&self, service: ServiceId, state: Value, attempt: Duration) -> Result<Service, Error> {
-        let mut ask = Ask::get(self, Api::Compute, format!("/os-services/{service}"), UPDATE_SERVICE);
-        (ask.method, ask.body) = (Method::PUT, Some(state));
-        (ask.limit, ask.attempt) = (self.limits().write, attempt);
+        let ask = Ask { attempt, ..Ask::set(self, format!("/os-services/{service}"), state, UPDATE_SERVICE) };
         Ok(self.call(&ask).await?.json::<UpdatedService>()?.service)
     }
 
     /// All instances on a host, of all projects, page by page (`GET /servers/detail?host=`).
     ///
     /// **An empty list proves nothing while the host's cell is down**: Nova leaves the instances of such cells out of filtered lists. Believe
-    /// it only if [`Cloud::compute_service`] has data of the host.
-    ///
-    /// Ends with an error (400, marker not found) if an instance is deleted just while it is the last of a page: list again.
+    /// it only if [`Cloud::compute_service`] had data of the host before and after: a cell can be silent for one call alone. Ends with an error
+    /// if an instance is deleted just as it is the last of a page (400, marker not found): list again.
     pub fn servers_of_host(&self, host: &str) -> impl Stream<Item = Result<ServerRow, Error>> + Send + use<> {
-        let ask = Ask::get(self, Api::Compute, "/servers/detail", SERVERS).with("all_tenants", 1).with("host", host);
-        self.pages::<Servers>(ask)
+        let ask = Ask::collect(self, "/servers/detail", SERVERS).with("all_tenants", 1).with("host", host);
+        let (call, host) = (ask.call(), host.to_owned());
+        self.pages::<Servers>(ask).map(move |row| match row? {
+            ServerRow::Known(server) if server.host.as_ref() != Some(&host) => {
+                Err(Error::NotFiltered { call: Box::new(call.clone()), host: host.clone() })
+            }
+            row => Ok(row),
+        })
     }
 
     /// One instance, with its server groups (`GET /servers/{id}`).
@@ -150,12 +149,12 @@ impl Cloud {
 
     /// `POST /servers/{id}/action`
     fn act(&self, server: ServerId, action: Value, wanted: Wanted) -> Ask {
-        let mut ask = Ask::get(self, Api::Compute, format!("/servers/{server}/action"), wanted);
-        (ask.method, ask.body, ask.repeat, ask.limit) = (Method::POST, Some(action), Repeat::Once, self.limits().write);
-        ask
+        Ask::once(self, format!("/servers/{server}/action"), action, wanted)
     }
 
     /// Migrations, newest first, page by page (`GET /os-migrations`).
+    ///
+    /// **That there is none proves nothing while a cell is down**: Nova skips the cells that do not answer, and says nothing of it.
     pub fn migrations(&self, filter: &MigrationFilter) -> impl Stream<Item = Result<Migration, Error>> + Send + use<> {
         let since = filter.changed_since.map(|time| time.to_rfc3339_opts(SecondsFormat::Micros, true));
         let terms = [
@@ -166,7 +165,7 @@ impl Cloud {
             ("status", filter.status.as_ref().map(ToString::to_string)),
             ("changes-since", since),
         ];
-        let mut ask = Ask::get(self, Api::Compute, "/os-migrations", MIGRATIONS);
+        let mut ask = Ask::collect(self, "/os-migrations", MIGRATIONS);
         ask.query.extend(terms.into_iter().filter_map(|(key, value)| Some((key, value?))));
         self.pages::<Migrations>(ask)
     }
@@ -186,15 +185,16 @@ impl Cloud {
     /// The server groups of all projects (`GET /os-server-groups`). They are read by `offset`: one that is deleted meanwhile can hide another
     /// until the next look.
     pub async fn server_groups(&self) -> Result<Vec<ServerGroup>, Error> {
-        let mut all = Vec::new();
+        let (mut all, mut seen) = (Vec::new(), HashSet::new());
         loop {
             let ask = Ask::get(self, Api::Compute, "/os-server-groups", SERVER_GROUPS).with("all_projects", true);
             let ask = ask.with("limit", self.limits().page).with("offset", all.len());
             let page = self.call(&ask).await?.json::<ServerGroups>()?.server_groups;
-            if page.is_empty() {
+            let new: Vec<_> = page.into_iter().filter(|group| seen.insert(group.id)).collect();
+            if new.is_empty() {
                 return Ok(all);
             }
-            all.extend(page);
+            all.extend(new);
         }
     }
 
@@ -206,6 +206,6 @@ impl Cloud {
 
     /// All compute nodes, page by page (`GET /os-hypervisors/detail`).
     pub fn hypervisors(&self) -> impl Stream<Item = Result<Hypervisor, Error>> + Send + use<> {
-        self.pages::<Hypervisors>(Ask::get(self, Api::Compute, "/os-hypervisors/detail", HYPERVISORS))
+        self.pages::<Hypervisors>(Ask::collect(self, "/os-hypervisors/detail", HYPERVISORS))
     }
 }

@@ -214,8 +214,9 @@ fn secure_file(clouds: &Path, around: &Surroundings) -> Option<PathBuf> {
 fn read_clouds(path: &Path) -> Result<BTreeMap<String, Value>, ConfigError> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).map_err(|e| ConfigError::because(format!("{shown} cannot be read"), e))?;
-    let file: Value =
-        serde_yaml::from_str(&text).map_err(|e| ConfigError::because(format!("{shown} is not YAML"), e))?;
+    let not_yaml = |e| ConfigError::because(format!("{shown} is not YAML"), e);
+    let mut file: Value = serde_yaml::from_str(&text).map_err(not_yaml)?;
+    file.apply_merge().map_err(not_yaml)?;
     let Some(Value::Mapping(clouds)) = file.get("clouds") else {
         return Err(ConfigError::new(format!("{shown} has no `clouds:` with named clouds below it; add it")));
     };
@@ -412,17 +413,18 @@ impl Keys {
 
     fn auth_url(&self) -> Result<Url, ConfigError> {
         let text = self.auth("auth_url")?.ok_or_else(|| self.missing("auth_url", "the address of Keystone"))?;
+        if text.contains('@') {
+            // before any message quotes it
+            return Err(ConfigError::new(format!(
+                "{}: auth_url holds a user or password; write them as username and password",
+                self.origin
+            )));
+        }
         let wrong = |why: &str| ConfigError::new(format!("{}: auth_url {text} {why}", self.origin));
         let mut url =
             Url::parse(&text).map_err(|_| wrong("is not a URL; write it as https://keystone.example.org:5000/v3"))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(wrong("is not an http or https address; write it as https://keystone.example.org:5000/v3"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(ConfigError::new(format!(
-                "{}: auth_url holds a user or password; write them as username and password",
-                self.origin
-            )));
         }
         let path = url.path().trim_end_matches('/').to_owned();
         if path.ends_with("/v2.0") {

@@ -41,11 +41,11 @@ pub enum Error {
     },
 
     /// The certificate is signed by nobody we trust: certainly not done.
-    #[error(
-        "the certificate of {address} is not trusted; name the CA that signed it with cacert (or OS_CACERT) in {origin}"
-    )]
+    #[error("the certificate of {address} is not trusted; {remedy}{origin}")]
     NotTrusted {
         address: String,
+        /// What to do, up to where it is done.
+        remedy: &'static str,
         origin: String,
         #[source]
         source: Cause,
@@ -61,12 +61,16 @@ pub enum Error {
     )]
     NotKeystone { auth_url: String, origin: String, what: String },
 
+    /// The catalogue has the service in several regions, and nobody said which is ours: host names repeat from region to region.
+    #[error("the catalogue has {service} in several regions ({regions}); choose one with region_name in {origin}")]
+    SeveralRegions { service: String, regions: String, origin: String },
+
     /// The catalogue has no such endpoint.
     #[error(
         "the catalogue has no {interface} endpoint of {service}{region}; it has {known}; register it with `openstack endpoint create`, \
          or correct region_name and interface in {origin}"
     )]
-    NoEndpoint { service: &'static str, interface: String, region: String, known: String, origin: String },
+    NoEndpoint { service: String, interface: String, region: String, known: String, origin: String },
 
     /// The cloud is too old for the call (or too new).
     #[error("{call} needs microversion {needed}, {address} offers {offered}; {remedy}")]
@@ -115,12 +119,19 @@ pub enum Error {
         source: Cause,
     },
 
+    /// Nova leaves out a filter that the user may not use, and says nothing of it: the list is of other things than was asked for.
+    #[error(
+        "{call} told of instances on other hosts than {host}: Nova ignored the filter; the user needs a role that the policy \
+         os_compute_api:servers:allow_all_filters accepts, by default admin"
+    )]
+    NotFiltered { call: Box<Call>, host: String },
+
     /// The answer is larger than we are willing to hold.
     #[error("{call}: the answer is larger than {limit_bytes} bytes")]
     TooLarge { call: Box<Call>, limit_bytes: usize },
 
     /// The limit passed before it could be sent: certainly not done.
-    #[error("{call} could not be sent within {limit_s} s: no token or no microversions came{}", before(last))]
+    #[error("{call} could not be sent within {limit_s} s{}", before(last))]
     TimedOut { call: Box<Call>, limit_s: f64, last: Option<Box<Self>> },
 }
 
@@ -128,15 +139,6 @@ impl Error {
     /// Whether the cloud may have done what it was asked, although we have no answer that says so.
     pub fn may_have_happened(&self) -> bool {
         matches!(self, Self::Unknown { .. })
-    }
-
-    /// Whether the service itself decided about the call; a 401 comes from the gate before it.
-    pub(crate) fn is_the_services_word(&self) -> bool {
-        match self {
-            Self::Refused { status, .. } => *status != StatusCode::UNAUTHORIZED,
-            Self::NotFound { .. } | Self::Conflict { .. } | Self::Unknown { .. } => true,
-            _ => false,
-        }
     }
 
     /// The call that failed, with its request ids; none if it failed before a call was made.
@@ -151,6 +153,7 @@ impl Error {
             | Self::Unknown { call, .. }
             | Self::BrokenOff { call, .. }
             | Self::BadAnswer { call, .. }
+            | Self::NotFiltered { call, .. }
             | Self::TooLarge { call, .. }
             | Self::TimedOut { call, .. } => Some(call),
             Self::Config(_)
@@ -158,6 +161,7 @@ impl Error {
             | Self::NotTrusted { .. }
             | Self::Rejected { .. }
             | Self::NotKeystone { .. }
+            | Self::SeveralRegions { .. }
             | Self::NoEndpoint { .. } => None,
         }
     }
@@ -178,7 +182,10 @@ fn later(retry_after: Option<Duration>) -> String {
 }
 
 fn before(last: &Option<Box<Error>>) -> String {
-    last.as_ref().map_or_else(String::new, |error| format!("; the attempt before: {error}"))
+    last.as_ref().map_or_else(
+        || ": no token or no microversions came".to_owned(),
+        |error| format!("; the attempt before: {error}"),
+    )
 }
 
 /// A call as a message names it: what was asked of whom, under which ids.

@@ -85,7 +85,7 @@ pub(crate) enum Incomplete {
 #[derive(Debug)]
 pub(crate) enum Lost {
     /// The certificate does not convince us. Nothing was sent.
-    NotTrusted { cause: Cause },
+    NotTrusted { cause: Cause, remedy: &'static str },
     /// No connection. Nothing was sent.
     NotConnected { cause: Cause },
     /// Sent, at least in part, and no status came back.
@@ -114,13 +114,26 @@ async fn read(mut response: Response, limit: usize) -> Result<Bytes, Incomplete>
 }
 
 fn lost(error: reqwest::Error) -> Lost {
-    let trusted = certificate_error(&error).is_none();
+    let remedy = certificate_error(&error).map(certificate_remedy);
     let connected = !error.is_connect() && !error.is_builder();
     let cause: Cause = Arc::new(error.without_url());
-    match (trusted, connected) {
-        (false, _) => Lost::NotTrusted { cause },
-        (true, false) => Lost::NotConnected { cause },
-        (true, true) => Lost::NoAnswer { cause },
+    match (remedy, connected) {
+        (Some(remedy), _) => Lost::NotTrusted { cause, remedy },
+        (None, false) => Lost::NotConnected { cause },
+        (None, true) => Lost::NoAnswer { cause },
+    }
+}
+
+/// Ends where the place is named that our configuration comes from.
+fn certificate_remedy(why: &rustls::CertificateError) -> &'static str {
+    use rustls::CertificateError::*;
+    match why {
+        Expired | ExpiredContext { .. } => "it has expired: renew it; the cloud is named in ",
+        NotValidYet | NotValidYetContext { .. } => "it is not valid yet: compare the clocks; the cloud is named in ",
+        NotValidForName | NotValidForNameContext { .. } => {
+            "it is for another name: use the name that it is for; the addresses come from the catalogue and from auth_url in "
+        }
+        _ => "name the CA that signed it with cacert (or OS_CACERT) in ",
     }
 }
 

@@ -12,6 +12,7 @@
 //! ```
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,12 +58,16 @@ pub struct Limits {
     pub connect: Duration,
     /// For one attempt of a call that may be repeated.
     pub attempt: Duration,
+    /// For one attempt of a read that Nova collects from all its cells: more than the 60 s (`CELL_TIMEOUT`) that it waits for a silent one.
+    pub cells: Duration,
     /// For a read with all its attempts.
     pub read: Duration,
     /// For a call that changes something. More than the 60 s that Nova waits when a host is disabled which it wrongly believes up.
     pub write: Duration,
     /// For an evacuation.
     pub evacuate: Duration,
+    /// Within this what must happen once is sent, or not at all: what spoke for it may have changed.
+    pub begin: Duration,
     /// How many times a call is sent at most.
     pub attempts: u32,
     /// The longest pause before the second attempt; it doubles with each.
@@ -71,7 +76,7 @@ pub struct Limits {
     /// The largest answer that is taken in.
     pub body_bytes: usize,
     /// How many items a page of a list has.
-    pub page: u32,
+    pub page: NonZeroU32,
 }
 
 impl Default for Limits {
@@ -79,14 +84,16 @@ impl Default for Limits {
         Self {
             connect: Duration::from_secs(5),
             attempt: Duration::from_secs(30),
-            read: Duration::from_secs(60),
+            cells: Duration::from_secs(75),
+            read: Duration::from_secs(100),
             write: Duration::from_secs(90),
             evacuate: Duration::from_secs(120),
+            begin: Duration::from_secs(5),
             attempts: 4,
             pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(8),
             body_bytes: 32 << 20,
-            page: 200,
+            page: const { NonZeroU32::new(200).unwrap() },
         }
     }
 }
@@ -150,7 +157,7 @@ impl Cloud {
         &self.0.limits
     }
 
-    pub(crate) fn auth(&self) -> &Auth {
+    pub(crate) fn auth(&self) -> &Arc<Auth> {
         &self.0.auth
     }
 

@@ -6,7 +6,7 @@
 //! | certificate not trusted                        | error                     | error                     |
 //! | 401, said by the middleware before the service | again, once, new token    | again, once, new token    |
 //! | 429, said by a limiter before the service      | again                     | again                     |
-//! | 500, 502, 503, 504                             | again, at last *unknown*  | *unknown*                 |
+//! | 5xx, 408                                       | again, at last *unknown*  | *unknown*                 |
 //! | no answer, reset, limit passed                 | again, at last *unknown*  | *unknown*                 |
 //! | 2xx, then the body breaks off                  | again                     | done: the status says so  |
 //!
@@ -52,12 +52,12 @@ pub(crate) fn again(repeat: Repeat, ending: Ending) -> bool {
 }
 
 fn may_pass(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+    is_ambiguous(status) && !matches!(status, StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED)
 }
 
-/// Whether an error status leaves open that the service did it all the same.
+/// Whether an error status leaves open that the service did it all the same: proxies and CDNs have more of them than RFC 9110.
 pub(crate) fn is_ambiguous(status: StatusCode) -> bool {
-    may_pass(status)
+    status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT
 }
 
 /// The pause before attempt `attempt + 1`: what the service asked for, else exponential with full jitter, so that callers who failed
@@ -70,12 +70,15 @@ pub(crate) fn pause(attempt: u32, retry_after: Option<Duration>, limits: &Limits
     }
 }
 
+/// More than this nobody means, and a sum of times must not overflow on a stranger's number.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+
 /// What `Retry-After` asks for, in seconds or as a date (RFC 9110, 10.2.3).
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let seconds = || text.parse().ok().map(Duration::from_secs);
     let date = || Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default());
-    seconds().or_else(date)
+    seconds().or_else(date).map(|wait: Duration| wait.min(LONGEST_WAIT))
 }
 
 #[cfg(test)]
@@ -142,6 +145,7 @@ mod tests {
         assert_eq!(read("Sun, 22 Nov 2026 12:00:30 GMT"), Some(30));
         assert_eq!(read("Sun, 22 Nov 2026 11:00:00 GMT"), Some(0));
         assert_eq!(read("soon"), None);
+        assert_eq!(read("18446744073709551615"), Some(86_400));
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod placement;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Deserializer, de};
+use serde_json::value::RawValue;
 
 /// An enum of words that OpenStack uses and may add to: a word we do not know is kept in `Other`.
 macro_rules! words {
@@ -110,7 +111,23 @@ pub(crate) trait Page: serde::de::DeserializeOwned + Send {
     fn has_next(&self) -> bool;
     fn into_items(self) -> Vec<Self::Item>;
     /// What to give as `marker` to read on after this item.
-    fn marker(item: &Self::Item) -> String;
+    fn marker(item: &Self::Item) -> Option<String>;
+}
+
+/// An item of a list that is read row by row.
+pub(crate) trait Row: serde::de::DeserializeOwned {
+    /// What stands for a row that cannot be read; none if the whole list is worth nothing then.
+    fn unreadable(row: &RawValue, why: String) -> Option<Self>;
+}
+
+/// Reads a list row by row, so that one bad row does not hide the others.
+pub(crate) fn rows<'de, D: Deserializer<'de>, T: Row>(from: D) -> Result<Vec<T>, D::Error> {
+    let raw = Vec::<Box<RawValue>>::deserialize(from)?;
+    let read = |row: Box<RawValue>| {
+        serde_json::from_str(row.get())
+            .or_else(|e| T::unreadable(&row, e.to_string()).ok_or_else(|| de::Error::custom(e)))
+    };
+    raw.into_iter().map(read).collect()
 }
 
 /// The body of an error: Nova `{"badRequest": {"message"}}`, Keystone `{"error": {"message"}}`, Placement and the 406 of all
@@ -144,14 +161,18 @@ struct Version {
 }
 
 impl Versions {
-    pub(crate) fn offered(&self) -> crate::microversion::Offered {
+    /// None if it speaks of no version at all: then it was not the service that answered.
+    pub(crate) fn offered(&self) -> Option<crate::microversion::Offered> {
         use crate::microversion::Offered;
+        if self.version.is_none() && self.versions.is_empty() {
+            return None;
+        }
         let range = |version: &Version| {
             let max = version.max_version.as_ref().or(version.version.as_ref())?.parse().ok()?;
             let min = version.min_version.as_ref()?.parse().ok()?;
             Some(Offered::Range { min, max })
         };
-        self.version.iter().chain(&self.versions).find_map(range).unwrap_or(Offered::None)
+        Some(self.version.iter().chain(&self.versions).find_map(range).unwrap_or(Offered::None))
     }
 }
 

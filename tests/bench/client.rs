@@ -1,12 +1,12 @@
 //! Measures what it costs us to list and parse the 1,000 instances of one host, and writes target/bench/client.json.
 //!
 //! The fake runs in a process of its own (this program again), so that only our CPU is counted: user and system time of this process from
-//! the first call to the last instance. The floor is what `serde_json` alone needs to walk
-//! through the same bytes and keep nothing.
+//! the first call to the last instance. The floor is what `serde_json` alone needs to walk through the same bytes and keep nothing. The peer
+//! is openstacksdk, if TANDEM_BENCH_PYTHON names a Python that has it; the two are measured in turn.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -15,11 +15,13 @@ use openstack_client::{Cloud, Limits, ServerRow};
 use rustix::time::{ClockId, clock_gettime};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use system_tests::openstack::Fake;
+use system_tests::openstack::{Fake, PASSWORD};
 
 const SERVERS: usize = 1000;
 const HOST: &str = "cmp1";
 const ROUNDS: usize = 30;
+/// Of these, so many with the peer in turn: it takes seconds for each.
+const PEER_ROUNDS: usize = 5;
 const LIMIT_MS: f64 = 150.0;
 const SERVE: &str = "TANDEM_BENCH_SERVE";
 
@@ -44,20 +46,62 @@ async fn serve() -> Result<()> {
 
 async fn measure() -> Result<()> {
     let (_server, cloud) = start().await?;
-    let page = usize::try_from(cloud.limits().page)?;
+    let page = usize::try_from(cloud.limits().page.get())?;
     for _ in 0..3 {
         list(&cloud).await?; // the token, the microversions, the connection
     }
     let before_kib = peak_kib()?;
-    let mut rounds = Vec::new();
-    for _ in 0..ROUNDS {
+    let mut peer = Peer::start(&cloud)?;
+    let (mut rounds, mut peer_rounds) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
         rounds.push(list(&cloud).await?);
+        if let Some(peer) = peer.as_mut().filter(|_| round < PEER_ROUNDS) {
+            peer_rounds.push(peer.list()?);
+        }
     }
     let after_kib = peak_kib()?;
     let pages = pages(&cloud, page).await?;
     let body_kib = pages.iter().map(Vec::len).sum::<usize>() / 1024;
     let floor = floor(&pages)?;
-    report(&rounds, &floor, body_kib, before_kib, after_kib)
+    report(&rounds, &peer_rounds, &floor, body_kib, before_kib, after_kib)
+}
+
+/// openstacksdk in a process of its own, which counts its CPU itself.
+struct Peer {
+    // dropped first: the process ends with its input
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    _process: Serving,
+}
+
+impl Peer {
+    fn start(cloud: &Cloud) -> Result<Option<Self>> {
+        let Some(python) = std::env::var_os("TANDEM_BENCH_PYTHON").filter(|python| !python.is_empty()) else {
+            println!("openstacksdk is not measured: `minicloud up` installs it, `make bench-client` then finds it");
+            return Ok(None);
+        };
+        let mut process = Command::new(&python)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/bench/openstacksdk.py"))
+            .args([cloud.config().auth_url.as_str(), PASSWORD, HOST])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{} does not start", python.display()))?;
+        let questions = process.stdin.take().context("it is piped")?;
+        let answers = BufReader::new(process.stdout.take().context("it is piped")?);
+        let mut peer = Self { questions, answers, _process: Serving(process) };
+        peer.list()?; // its token and its imports
+        Ok(Some(peer))
+    }
+
+    fn list(&mut self) -> Result<Duration> {
+        writeln!(self.questions, "list")?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        let (count, cpu_ms) = answer.trim().split_once(' ').context("openstacksdk ended without an answer")?;
+        ensure!(count.parse::<usize>()? == SERVERS, "openstacksdk listed {count} instances instead of {SERVERS}");
+        Ok(Duration::from_secs_f64(cpu_ms.parse::<f64>()? / 1000.0))
+    }
 }
 
 /// Ends the serving process with us.
@@ -147,7 +191,14 @@ fn floor(pages: &[Vec<u8>]) -> Result<Vec<Round>> {
     (0..ROUNDS).map(|_| once()).collect()
 }
 
-fn report(rounds: &[Round], floor: &[Round], body_kib: usize, before_kib: u64, after_kib: u64) -> Result<()> {
+fn report(
+    rounds: &[Round],
+    peer: &[Duration],
+    floor: &[Round],
+    body_kib: usize,
+    before_kib: u64,
+    after_kib: u64,
+) -> Result<()> {
     let cpu = |rounds: &[Round], rank| ranked(rounds, rank, |round| round.cpu);
     let (median, worst) = (cpu(rounds, 0.5), cpu(rounds, 1.0));
     let wall = ranked(rounds, 0.5, |round| round.wall);
@@ -161,18 +212,28 @@ fn report(rounds: &[Round], floor: &[Round], body_kib: usize, before_kib: u64, a
     println!("{:<44}{ground:>8.1} ms", "floor: serde_json walks the same bytes, CPU");
     println!("{:<44}{:>8.2}", "ratio to the floor", median / ground);
     println!("{:<44}{after_kib:>8} KiB  ({} KiB more than after the warm-up)", "peak memory", after_kib - before_kib);
-    let rows = json!([
+    let peer = (!peer.is_empty()).then(|| ranked(peer, 0.5, |cpu| *cpu));
+    if let Some(peer) = peer {
+        println!("{:<44}{peer:>8.1} ms", "peer: openstacksdk lists the same, CPU, median");
+        println!("{:<44}{:>8.4}", "ratio to the peer", median / peer);
+    }
+    let mut rows = json!([
         {"name": "list_1000_servers_cpu_ms", "median": median, "worst": worst, "rounds": ROUNDS, "body_kib": body_kib},
         {"name": "list_1000_servers_wall_ms", "median": wall},
         {"name": "floor_serde_json_cpu_ms", "median": ground, "ratio": median / ground},
         {"name": "peak_memory_kib", "value": after_kib, "growth": after_kib - before_kib},
     ]);
+    if let (Some(peer), Some(rows)) = (peer, rows.as_array_mut()) {
+        rows.push(
+            json!({"name": "peer_openstacksdk_cpu_ms", "median": peer, "rounds": PEER_ROUNDS, "ratio": median / peer}),
+        );
+    }
     let target = json!({"name": "list_1000_servers_cpu_ms", "value": median, "limit": LIMIT_MS, "better": "lower", "holds": median <= LIMIT_MS});
     write(&json!({"rows": rows, "targets": [target]}))
 }
 
 /// The value below which this share of the rounds lies, in milliseconds.
-fn ranked(rounds: &[Round], rank: f64, of: impl Fn(&Round) -> Duration) -> f64 {
+fn ranked<T>(rounds: &[T], rank: f64, of: impl Fn(&T) -> Duration) -> f64 {
     let mut values: Vec<_> = rounds.iter().map(of).collect();
     values.sort();
     #[expect(

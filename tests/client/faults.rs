@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 use openstack_client::{
-    Cloud, CloudConfig, ComputeService, Error, Limits, MigrationFilter, MigrationStatus, Secret, ServerId, ServerRow,
-    ServiceId, ServiceState, ServiceStatus, chain,
+    Cloud, CloudConfig, ComputeService, Error, Limits, MigrationFilter, MigrationKind, MigrationStatus, Secret,
+    ServerId, ServerRow, ServiceId, ServiceState, ServiceStatus, chain,
 };
 use reqwest::Method;
-use system_tests::http::Fault;
+use system_tests::http::{Fault, Seen};
 use system_tests::openstack::{Fake, PASSWORD};
 
 /// As short as a test can bear.
@@ -21,6 +21,8 @@ fn limits() -> Limits {
         read: Duration::from_secs(5),
         write: Duration::from_secs(5),
         evacuate: Duration::from_secs(1),
+        begin: Duration::from_secs(1),
+        cells: Duration::from_millis(500),
         pause: Duration::from_millis(1),
         longest_pause: Duration::from_millis(5),
         ..Limits::default()
@@ -153,7 +155,123 @@ async fn an_answer_larger_than_allowed_is_not_taken_in() {
     assert_eq!(sent(&fake, "/servers/detail"), 1);
 }
 
+/// `Status` with a body, for answers that look whole.
+fn says(code: u16, body: &'static str) -> Fault {
+    Fault::Status { code, headers: Vec::new(), body }
+}
+
+#[tokio::test]
+async fn a_404_of_a_proxy_does_not_make_an_instance_vanish() {
+    let (fake, cloud, server) = dead_host().await;
+    fake.http.fail(Method::GET, "/servers/", usize::MAX, Fault::status(404));
+    let error = cloud.server(server).await.expect_err("the proxy has no backend");
+    assert!(matches!(error, Error::BrokenOff { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_404_before_the_call_is_not_about_what_was_asked_for() {
+    let (fake, cloud, server) = dead_host().await;
+    fake.http.fail(Method::GET, "/compute/v2.1/", usize::MAX, says(404, r#"{"itemNotFound": {"message": "no"}}"#));
+    let error = cloud.server(server).await.expect_err("no microversions");
+    assert!(matches!(error, Error::BadAnswer { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_page_of_maintenance_is_not_kept_as_the_clouds_versions() {
+    let (fake, cloud, server) = dead_host().await;
+    fake.http.fail(Method::GET, "/compute/v2.1/", 1, says(200, r#"{"status": "maintenance"}"#));
+    cloud.server(server).await.expect_err("who is that?");
+    cloud.server(server).await.expect("the next call asks again");
+}
+
+#[tokio::test]
+async fn a_list_that_does_not_go_on_is_not_taken_for_whole() {
+    let fake = Fake::start().await;
+    let endless = r#"{"servers": [], "servers_links": [{"rel": "next", "href": "http://nova/next"}]}"#;
+    fake.http.fail(Method::GET, "/servers/detail", usize::MAX, says(200, endless));
+    let error = client(&fake).servers_of_host("cmp1").try_collect::<Vec<_>>().await.expect_err("there is more");
+    assert!(chain(&error).contains("it says that there is more, and does not go on"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn instances_of_other_hosts_are_an_error_that_names_the_policy() {
+    let fake = Fake::start().await;
+    let page = include_str!("../../openstack-client/tests/wire/servers-detail.json");
+    fake.http.fail(Method::GET, "/servers/detail", usize::MAX, says(200, page));
+    let error = client(&fake).servers_of_host("cmp9").try_collect::<Vec<_>>().await.expect_err("they are on cmp1");
+    assert!(error.to_string().contains("os_compute_api:servers:allow_all_filters"), "{error}");
+}
+
+#[tokio::test]
+async fn a_time_to_wait_that_no_clock_can_hold_is_told_and_not_waited_for() {
+    let fake = Fake::start().await;
+    let headers = vec![("retry-after", u64::MAX.to_string())];
+    fake.http.fail(Method::GET, "/os-services", 1, Fault::Status { code: 503, headers, body: "" });
+    let error = client(&fake).compute_services().await.expect_err("nobody waits that long");
+    assert!(matches!(error, Error::Busy { .. }), "{error}");
+}
+
+/// What is asked, word for word: a filter that is lost makes a list that looks as good as the right one.
+#[tokio::test]
+async fn every_call_asks_for_exactly_this() {
+    let (fake, cloud, server) = dead_host().await;
+    let id = ServiceId(fake.facts().hosts[0].id);
+    cloud.compute_services().await.expect("all is well");
+    cloud.compute_service("cmp1").await.expect("all is well");
+    cloud.force_down(id).await.expect("all is well");
+    cloud.servers_of_host("cmp1").try_collect::<Vec<_>>().await.expect("all is well");
+    cloud.evacuate(server, Some("cmp2")).await.expect("all is well");
+    let filter =
+        MigrationFilter { server: Some(server), kind: Some(MigrationKind::Evacuation), ..MigrationFilter::default() };
+    cloud.migrations(&filter).try_collect::<Vec<_>>().await.expect("all is well");
+    cloud.server_groups().await.expect("all is well");
+    cloud.hypervisors().try_collect::<Vec<_>>().await.expect("all is well");
+    cloud.validate(&Secret::new("of-a-caller")).await.expect("all is well");
+    let asked: Vec<_> = fake.http.all().iter().map(line).collect();
+    let ids = [(server.to_string(), "SERVER"), (id.to_string(), "SERVICE")];
+    let told = ids.iter().fold(asked.join("\n"), |text, (id, name)| text.replace(id, name));
+    assert_eq!(told.trim(), include_str!("asked.txt").trim(), "\n{told}");
+}
+
+fn line(seen: &Seen) -> String {
+    let header = |name| seen.headers.get(name).and_then(|value: &reqwest::header::HeaderValue| value.to_str().ok());
+    let version = header("openstack-api-version").unwrap_or("-");
+    let rules = header("openstack-identity-access-rules").map_or(String::new(), |_| " access-rules".to_owned());
+    let body = String::from_utf8_lossy(&seen.body);
+    let body = if seen.path.contains("/auth/tokens") { "".into() } else { body };
+    format!("{} {} {version}{rules} {body}", seen.method, seen.path).trim_end().to_owned()
+}
+
 // ---- what must happen once ----
+
+#[tokio::test]
+async fn an_evacuation_is_sent_soon_or_not_at_all() {
+    let (fake, _, server) = dead_host().await;
+    let cloud = Cloud::new(fake.config(), Limits { begin: Duration::from_millis(200), ..limits() }).expect("good");
+    fake.http.fail(Method::POST, "/action", 1, Fault::retry_after(429, 1));
+    let error = cloud.evacuate(server, None).await.expect_err("in a second the host may be on again");
+    assert!(matches!(error, Error::Busy { .. }) && !error.may_have_happened(), "{error}");
+    assert_eq!(evacuations(&fake), 1);
+}
+
+#[tokio::test]
+async fn an_answer_to_a_change_that_cannot_be_read_is_unknown() {
+    let (fake, cloud, _) = dead_host().await;
+    let id = ServiceId(fake.facts().hosts[0].id);
+    fake.http.fail(Method::PUT, "/os-services/", 1, Fault::WrongJson);
+    let error = cloud.force_down(id).await.expect_err("it is not JSON");
+    assert!(error.may_have_happened(), "{error}");
+}
+
+#[tokio::test]
+async fn a_later_no_does_not_undo_an_attempt_that_may_have_done_it() {
+    let (fake, cloud, _) = dead_host().await;
+    let id = ServiceId(fake.facts().hosts[0].id);
+    fake.http.fail(Method::PUT, "/os-services/", 1, Fault::Reset);
+    fake.http.fail(Method::PUT, "/os-services/", usize::MAX, says(403, r#"{"forbidden": {"message": "policy"}}"#));
+    let error = cloud.disable(id, "dead").await.expect_err("the policy has changed meanwhile");
+    assert!(error.may_have_happened(), "{error}");
+}
 
 #[tokio::test]
 async fn an_evacuation_without_an_answer_is_unknown_and_sent_once() {

@@ -110,7 +110,7 @@ pub async fn wait_for(cloud: &Cloud, id: ServerId, state: VmState) -> Result<Ser
             bail!("server {id} is in error")
         }
         ServerRow::Known(server) if server.vm_state == state && server.task_state.is_none() => Ok(Some(*server)),
-        ServerRow::Known(_) | ServerRow::NoData { .. } => Ok(None),
+        ServerRow::Known(_) | ServerRow::NoData { .. } | ServerRow::Unreadable { .. } => Ok(None),
     })
     .await
 }

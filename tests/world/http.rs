@@ -89,6 +89,11 @@ impl Server {
         lock(&self.seen).iter().filter(|seen| seen.method == *method && seen.path.contains(part)).cloned().collect()
     }
 
+    /// Everything that arrived, in its order.
+    pub fn all(&self) -> Vec<Seen> {
+        lock(&self.seen).clone()
+    }
+
     fn fault(&self, seen: &Seen) -> Option<Fault> {
         let mut planned = lock(&self.planned);
         let fits = |plan: &&mut Planned| plan.times > 0 && plan.method == seen.method && seen.path.contains(&plan.part);

@@ -239,3 +239,18 @@ fn what_is_not_yaml_is_told_with_the_place_and_without_the_secret() {
     let text = crate::error::chain(&error);
     assert!(text.contains("clouds.yaml is not YAML") && text.contains("line") && !text.contains("geheim"), "{text}");
 }
+
+#[test]
+fn a_yaml_merge_is_merged() {
+    let merged = GOOD
+        .replace("clouds:", "shared: &shared\n  interface: internal\nclouds:")
+        .replace("  tandem:", "  tandem:\n    <<: *shared");
+    let config = Place::new(&merged).load(None).expect("openstacksdk reads it too");
+    assert_eq!(config.interface, Interface::Internal);
+}
+
+#[test]
+fn an_address_without_scheme_shows_no_password() {
+    let error = told(&GOOD.replace("http://127.0.0.1:5000/", "admin:geheim@keystone/v3"));
+    assert!(error.contains("auth_url holds a user or password") && !error.contains("geheim"), "{error}");
+}

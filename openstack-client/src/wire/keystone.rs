@@ -1,7 +1,7 @@
 //! Keystone v3: asking for a token, and asking what a token is worth.
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::time;
@@ -54,8 +54,14 @@ pub(crate) struct AuthToken {
     pub(crate) issued_at: DateTime<Utc>,
     #[serde(deserialize_with = "time")]
     pub(crate) expires_at: DateTime<Utc>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "readable")]
     pub(crate) catalog: Vec<CatalogueService>,
+}
+
+/// The catalogue's entries that can be read: a strange one of a service that we never call must not cost us the token.
+fn readable<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<CatalogueService>, D::Error> {
+    let entries = Vec::<serde_json::Value>::deserialize(from)?;
+    Ok(entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect())
 }
 
 #[derive(Debug, Clone, Deserialize)]

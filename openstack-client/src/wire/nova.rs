@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{Link, Page, has_next, maybe_time, time, uuid_ids, words};
+use super::{Link, Page, Row, has_next, maybe_time, rows, time, uuid_ids, words};
 use crate::error::RequestId;
 
 uuid_ids! {
@@ -24,6 +25,7 @@ uuid_ids! {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Services {
+    #[serde(deserialize_with = "rows")]
     pub(crate) services: Vec<ComputeService>,
 }
 
@@ -81,6 +83,18 @@ impl ComputeService {
     }
 }
 
+impl Row for ComputeService {
+    fn unreadable(row: &RawValue, why: String) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Host {
+            host: String,
+        }
+        let host = serde_json::from_str::<Host>(row.get()).ok()?.host;
+        tracing::warn!(host, why, "a compute service that cannot be read counts as no data");
+        Some(Self::NoData { host })
+    }
+}
+
 #[derive(Deserialize)]
 struct RawService {
     id: Option<ServiceId>,
@@ -89,8 +103,7 @@ struct RawService {
     state: Option<ServiceState>,
     status: String,
     disabled_reason: Option<String>,
-    #[serde(default)]
-    forced_down: bool,
+    forced_down: Option<bool>,
     #[serde(default, deserialize_with = "maybe_time")]
     updated_at: Option<DateTime<Utc>>,
 }
@@ -112,7 +125,7 @@ impl TryFrom<RawService> for Service {
             "disabled" => ServiceStatus::Disabled { reason: raw.disabled_reason },
             _ => return Err("a compute service that is neither enabled nor disabled"),
         };
-        let (forced_down, updated_at) = (raw.forced_down, raw.updated_at);
+        let (forced_down, updated_at) = (raw.forced_down.unwrap_or(false), raw.updated_at);
         Ok(Self { id, host: raw.host, zone: raw.zone, state, status, forced_down, updated_at })
     }
 }
@@ -121,6 +134,7 @@ impl TryFrom<RawService> for Service {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Servers {
+    #[serde(deserialize_with = "rows")]
     servers: Vec<ServerRow>,
     #[serde(default)]
     servers_links: Vec<Link>,
@@ -137,8 +151,8 @@ impl Page for Servers {
         self.servers
     }
 
-    fn marker(row: &ServerRow) -> String {
-        row.id().to_string()
+    fn marker(row: &ServerRow) -> Option<String> {
+        row.id().map(|id| id.to_string())
     }
 }
 
@@ -156,14 +170,32 @@ pub enum ServerRow {
     NoData {
         id: ServerId,
     },
+    /// Nova said something of it that we do not understand. In a list only: one such row must not hide the others.
+    Unreadable {
+        id: Option<ServerId>,
+        why: String,
+    },
 }
 
 impl ServerRow {
-    pub fn id(&self) -> ServerId {
+    /// None if not even that can be read.
+    pub fn id(&self) -> Option<ServerId> {
         match self {
-            Self::Known(server) => server.id,
-            Self::NoData { id } => *id,
+            Self::Known(server) => Some(server.id),
+            Self::NoData { id } => Some(*id),
+            Self::Unreadable { id, .. } => *id,
         }
+    }
+}
+
+impl Row for ServerRow {
+    fn unreadable(row: &RawValue, why: String) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Id {
+            id: ServerId,
+        }
+        let id = serde_json::from_str::<Id>(row.get()).ok().map(|row| row.id);
+        Some(Self::Unreadable { id, why })
     }
 }
 
@@ -318,8 +350,9 @@ struct RawServer {
     vm_state: Option<VmState>,
     #[serde(rename = "OS-EXT-STS:task_state")]
     task_state: Option<TaskState>,
-    #[serde(default, rename = "OS-EXT-STS:power_state")]
-    power_state: i64,
+    /// Null until a hypervisor has spoken of it.
+    #[serde(rename = "OS-EXT-STS:power_state")]
+    power_state: Option<i64>,
     #[serde(rename = "OS-EXT-SRV-ATTR:host")]
     host: Option<String>,
     #[serde(rename = "OS-EXT-SRV-ATTR:hypervisor_hostname")]
@@ -362,7 +395,7 @@ impl TryFrom<RawServer> for ServerRow {
             status: raw.status,
             vm_state: raw.vm_state.ok_or("a server without vm_state; has the user the role admin?")?,
             task_state: raw.task_state,
-            power_state: PowerState::from(raw.power_state),
+            power_state: raw.power_state.map_or(PowerState::NoState, PowerState::from),
             host: raw.host,
             hypervisor_hostname: raw.hypervisor_hostname,
             availability_zone: raw.availability_zone.filter(|zone| !zone.is_empty()),
@@ -416,8 +449,8 @@ impl Page for Migrations {
         self.migrations
     }
 
-    fn marker(migration: &Migration) -> String {
-        migration.uuid.to_string()
+    fn marker(migration: &Migration) -> Option<String> {
+        Some(migration.uuid.to_string())
     }
 }
 
@@ -590,8 +623,8 @@ impl Page for Hypervisors {
         self.hypervisors
     }
 
-    fn marker(hypervisor: &Hypervisor) -> String {
-        hypervisor.id.to_string()
+    fn marker(hypervisor: &Hypervisor) -> Option<String> {
+        Some(hypervisor.id.to_string())
     }
 }
 

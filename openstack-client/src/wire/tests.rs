@@ -17,7 +17,7 @@ fn message_of(name: &str) -> String {
 fn known(row: ServerRow) -> Server {
     match row {
         ServerRow::Known(server) => *server,
-        ServerRow::NoData { id } => panic!("{id} has no data"),
+        other => panic!("{other:?} is not known"),
     }
 }
 
@@ -176,14 +176,14 @@ fn every_service_says_what_went_wrong_in_its_own_shape() {
 #[test]
 fn both_services_say_which_microversions_they_offer() {
     for name in ["nova-version.json", "placement-version.json"] {
-        assert!(matches!(read::<Versions>(name).offered(), Offered::Range { min, max } if min < max), "{name}");
+        assert!(matches!(read::<Versions>(name).offered(), Some(Offered::Range { min, max }) if min < max), "{name}");
     }
     let legacy: Versions =
         serde_json::from_str(r#"{"version": {"id": "v2.0", "version": "", "min_version": ""}}"#).expect("JSON");
-    assert_eq!(legacy.offered(), Offered::None);
+    assert_eq!(legacy.offered(), Some(Offered::None));
     let nova: Versions =
         serde_json::from_str(r#"{"version": {"version": "2.94", "min_version": "2.1"}}"#).expect("JSON");
-    assert_eq!(nova.offered(), Offered::Range { min: Microversion(2, 1), max: Microversion(2, 94) });
+    assert_eq!(nova.offered(), Some(Offered::Range { min: Microversion(2, 1), max: Microversion(2, 94) }));
 }
 
 #[test]
@@ -205,4 +205,30 @@ fn a_word_that_nova_adds_is_kept() {
     let state: TaskState = serde_json::from_str("\"levitating\"").expect("a word");
     assert_eq!(state, TaskState::Other("levitating".to_owned()));
     assert_eq!(state.to_string(), "levitating");
+}
+
+#[test]
+fn a_row_that_cannot_be_read_hides_no_other() {
+    let mut page: serde_json::Value = read("servers-detail.json");
+    page["servers"][0]["flavor"]["ram"] = "much".into();
+    page["servers"][1]["OS-EXT-STS:power_state"] = serde_json::Value::Null;
+    let rows = serde_json::from_value::<Servers>(page).expect("a page").into_items();
+    let ServerRow::Unreadable { id: Some(_), why } = &rows[0] else { panic!("{:?}", rows[0]) };
+    assert!(why.contains("much"), "{why}");
+    assert!(matches!(&rows[1], ServerRow::Known(server) if server.power_state == PowerState::NoState));
+}
+
+#[test]
+fn a_compute_service_that_cannot_be_read_is_no_data() {
+    let mut services: serde_json::Value = read("os-services.json");
+    services["services"][0]["updated_at"] = "yesterday".into();
+    let services = serde_json::from_value::<Services>(services).expect("a list").services;
+    assert!(matches!(services[0], ComputeService::NoData { .. }) && matches!(services[1], ComputeService::Seen(_)));
+}
+
+#[test]
+fn an_answer_that_names_no_version_is_not_the_services() {
+    let read = |text| serde_json::from_str::<Versions>(text).expect("an object").offered();
+    assert_eq!(read(r#"{"status": "maintenance"}"#), None);
+    assert_eq!(read(r#"{"versions": [{"id": "v2.0", "version": "", "min_version": ""}]}"#), Some(Offered::None));
 }
