@@ -135,7 +135,7 @@ def show_status(found):
     for host in found["hosts"]:
         links = " ".join(f"{name}:{state}" for name, state in host["links"].items())
         print(
-            f"{host['name']:22} {host['state']:8} {links}  nova-compute:{'up' if host['nova_compute'] else 'down'}"
+            f"{host['name']:22} {host['state']:8} {links}  nova-compute:{host['nova_compute']}"
             f"  BMC:{host['bmc_mode']} {host['bmc']}  boot {host['boot_id'][:8]}"
         )
     print(f"memory {found['memory_mib']} MiB; Keystone {found['keystone']}; way in: {found['way_in']} COMMAND")

@@ -318,6 +318,7 @@ def wait_for_hosts(layout):
         for service in services:
             take_back(api, service)
         up_now = {service["host"] for service in services if service["state"] == "up"}
+        up_now = {name for name in up_now & wanted if hosts.nova_compute(layout.host(name)) == "up"}
         mapped = {row["service"]["host"] for row in api.get("nova", "/v2.1/os-hypervisors/detail")["hypervisors"]}
         providers = api.get("placement", "/resource_providers")["resource_providers"]
         return up_now & mapped & {provider["name"] for provider in providers}
@@ -370,7 +371,7 @@ def status(layout):
     described = [hosts.describe(host) for host in layout.hosts()]
     well = all(row["pid"] for row in rows) and all(
         host["state"] == "running"
-        and host["nova_compute"]
+        and host["nova_compute"] == "up"
         and set(host["links"].values()) == {"up"}
         and host["bmc_mode"] == "ok"
         for host in described

@@ -118,7 +118,9 @@ class Compute:
 
 def become(name, command):
     """Writes down its own pid and becomes nova-compute."""
-    write_pid(Layout().host(name), "nova-compute")
+    host = Layout().host(name)
+    (host.dir / "nova-compute.ready").unlink(missing_ok=True)
+    write_pid(host, "nova-compute")
     os.execv(command[0], command)
 
 

@@ -196,5 +196,12 @@ def describe(host):
         "bmc": host.bmc_url,
         "links": {net_: "up" if ports.get(f"{host.name}-{net_}") else "down" for net_ in NETWORKS},
         "addresses": host.addresses,
-        "nova_compute": bool(process.recall(host.dir / "nova-compute.pid")),
+        "nova_compute": nova_compute(host),
     }
+
+
+def nova_compute(host):
+    """down; starting; up: it takes requests."""
+    if not process.recall(host.dir / "nova-compute.pid"):
+        return "down"
+    return "up" if (host.dir / "nova-compute.ready").exists() else "starting"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nova import conf, exception
 from nova.cmd import compute  # first: it decides how Nova does its threads
-from nova.compute import power_state
+from nova.compute import manager, power_state
 from nova.virt import fake, hardware
 
 CONF = conf.CONF
@@ -169,7 +169,19 @@ class Guests:
             time.sleep(0.01)
 
 
+def tell_when_ready():
+    """Leaves a mark when nova-compute takes requests: until then Nova's `state` may be an up of its former life."""
+    begin = manager.ComputeManager.post_start_hook
+
+    def post_start_hook(self):
+        begin(self)
+        (Path(CONF.state_path).parent / "nova-compute.ready").touch()
+
+    manager.ComputeManager.post_start_hook = post_start_hook
+
+
 if __name__ == "__main__":
+    tell_when_ready()
     # Nova looks for drivers in its own package alone.
     sys.modules["nova.virt.minicloud"] = sys.modules[__name__]
     sys.argv[0] = "nova-compute"

@@ -16,8 +16,8 @@ from .machine import (
     delete_server,
     eventually,
     host_state,
+    is_ready,
     minicloud,
-    reports,
     runs_on,
     server,
     service,
@@ -36,6 +36,11 @@ def setUpModule():
     net.enter(LAYOUT, "client")
 
 
+def tearDownModule():
+    """For whoever comes next: well, and ready."""
+    minicloud("up", *INTERVALS)
+
+
 class Life(unittest.TestCase):
     def setUp(self):
         self.api = identity.Api()
@@ -48,7 +53,7 @@ class Life(unittest.TestCase):
             delete_server(self.api, uuid)
 
     def boot(self, host):
-        reports(self.api, host)
+        eventually(lambda: is_ready(self.api, host), f"{host} is ready")
         uuid = boot_server(self.api, f"check-{host}", host)
         self.servers.append(uuid)
         eventually(lambda: runs_on(uuid) == [host], "the guest writes its record")

@@ -118,10 +118,9 @@ def service(api, host):
     return api.get("nova", f"/v2.1/os-services?binary=nova-compute&host={host}")["services"][0]
 
 
-def reports(api, host):
-    """Waits until nova-compute reports anew: `state` alone stays up for a while after it has died."""
-    before = service(api, host)["updated_at"]
-    eventually(lambda: service(api, host)["updated_at"] != before, f"nova-compute on {host} reports")
+def is_ready(api, host):
+    """Whether the scheduler would choose it and it would do what it is told."""
+    return host_state(host)["nova_compute"] == "up" and service(api, host)["state"] == "up"
 
 
 def runs_on(uuid):
