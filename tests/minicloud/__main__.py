@@ -163,6 +163,7 @@ def run_env(layout, _):
 def run_exec(layout, arguments):
     need_cloud(layout)
     command = without_dashes(arguments.command)
+    process.forget_proxies()
     path = os.pathsep.join([os.environ.get("PATH", ""), str(layout.venv / "bin")])
     become([*net.inside(layout, "client"), *command], {**environment(layout), "PATH": path})
 

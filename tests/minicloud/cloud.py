@@ -66,6 +66,7 @@ def up(layout, parameters):
         with steps.step("OpenStack from PyPI") as note:
             note(install.openstack(layout))
         steps.started = time.monotonic()
+        process.forget_proxies()
         parameters = settle_parameters(layout, parameters)
         with steps.step("network"):
             net.create(layout, parameters["computes"])

@@ -49,7 +49,7 @@ def on(host):
 
 def boot(host):
     """Starts a host with a new boot id and no socket of its former life; its disk (the directory) is as it was."""
-    net.remove(host.layout, host.name)
+    clear(host)
     host.put("boot_id", uuid.uuid4())
     host.put("system_uuid", host.system_uuid)
     host.put("power", "on")
@@ -110,6 +110,13 @@ def die(host):
     # Killing the first process of a PID namespace makes the kernel kill all others before it is gone itself.
     process.kill(host.dir / "init.pid")
     host.put("hung", "")
+    clear(host)
+
+
+def clear(host):
+    """Ends what a boot that was itself killed may have left, and throws the network namespace away."""
+    if net.exists(host.layout, host.name):
+        process.end_all(host.layout, [host.name])
     net.remove(host.layout, host.name)
 
 

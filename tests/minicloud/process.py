@@ -169,6 +169,12 @@ def marked(layout, assignment, role):
     return found
 
 
+def forget_proxies():
+    """A proxy leads outside; from here on everything that is spoken to is inside."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
+
+
 def end(pid):
     try:
         os.kill(pid, signal.SIGKILL)
@@ -176,11 +182,11 @@ def end(pid):
         pass
 
 
-def end_all(layout):
+def end_all(layout, roles=None):
     """Kills until nothing is left: a process that is being born while the others die is met in the next round."""
     ended = set()
     for _ in range(100):
-        left = inhabitants(layout, net.roles(layout))
+        left = inhabitants(layout, net.roles(layout) if roles is None else roles)
         if not left:
             return len(ended)
         for pid in left:
