@@ -25,6 +25,8 @@ def main():
     layout = Layout()
     if os.geteuid():
         raise Problem("minicloud makes network namespaces: run it as root")
+    if arguments.run is not run_up:  # which installs from outside first
+        process.forget_proxies()
     return arguments.run(layout, arguments) or 0
 
 
@@ -163,7 +165,6 @@ def run_env(layout, _):
 def run_exec(layout, arguments):
     need_cloud(layout)
     command = without_dashes(arguments.command)
-    process.forget_proxies()
     path = os.pathsep.join([os.environ.get("PATH", ""), str(layout.venv / "bin")])
     become([*net.inside(layout, "client"), *command], {**environment(layout), "PATH": path})
 
@@ -192,7 +193,8 @@ def run_who_runs(layout, arguments):
     if arguments.json:
         print(json.dumps(found, indent=2))
     for one in found if not arguments.json else ():
-        print(f"{one['instance']}  {' AND '.join(one['runs_on']) or 'runs nowhere'}")
+        still = "".join(f", stands still on {host}" for host in one["stands_still_on"])
+        print(f"{one['instance']}  {' AND '.join(one['runs_on']) or 'runs nowhere'}{still}")
         for first, second in one["twice"]:
             print(
                 f"    ran twice at once: {first['host']} from {first['first']:.1f} to {first['last']:.1f} s, "
@@ -230,6 +232,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except Problem as problem:
-        sys.exit(f"minicloud: {problem}")
+        print(f"minicloud: {problem}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit("minicloud: interrupted; `minicloud up` goes on where it was, `minicloud down` clears away")

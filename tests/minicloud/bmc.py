@@ -1,16 +1,13 @@
-"""A host's Redfish BMC: sushy-tools' emulator with its fake driver, whose notifications drive the host.
+"""A host's Redfish BMC: sushy-tools' emulator with its fake driver, whose changes of power are done to the host.
 
 Runs with OpenStack's Python, one process a host, as a BMC is one computer a server:
     python -m minicloud.bmc HOST
 """
 
-import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import bcrypt
 from sushy_tools import error
@@ -18,6 +15,7 @@ from sushy_tools.emulator import main as emulator
 from sushy_tools.emulator.resources.systems import fakedriver
 from werkzeug.serving import make_server
 
+from . import hosts
 from .layout import BMC_PASSWORD, BMC_PORT, BMC_USER, PACKAGE, Layout
 
 SLOW_S = 8.0
@@ -25,9 +23,6 @@ SLOW_S = 8.0
 
 def main(name):
     host = Layout().host(name)
-    notifier = ThreadingHTTPServer(("127.0.0.1", 0), notification_handler(host))
-    threading.Thread(target=notifier.serve_forever, daemon=True).start()
-
     Board.host = host
     fakedriver.FakeDriver = Board
     state_dir = host.dir / "bmc"
@@ -42,11 +37,9 @@ def main(name):
                     "uuid": host.system_uuid,
                     "name": host.name,
                     "power_state": "On",
-                    "external_notifier": True,
                     "nics": [{"mac": f"02:00:00:03:00:{host.number:02x}", "ip": host.addresses["mgmt"]}],
                 }
             ],
-            "EXTERNAL_NOTIFICATION_URL": f"http://127.0.0.1:{notifier.server_port}/",
             "SUSHY_EMULATOR_STATE_DIR": str(state_dir),
             "SUSHY_EMULATOR_AUTH_FILE": str(users),
         }
@@ -59,7 +52,8 @@ class Board(fakedriver.FakeDriver):
     """The fake driver, with the host's real power behind it.
 
     sushy's own applies a change at random 1 to 11 s later and only when somebody reads; here it is done when the answer
-    is given, as ForceOff is on the boards we know of.
+    is given, as ForceOff is on the boards we know of. Its `external_notifier` could drive the host too, but it also
+    notifies when the boot device changes, with a power state of long ago, and it keeps failures to itself.
     """
 
     host = None
@@ -71,43 +65,37 @@ class Board(fakedriver.FakeDriver):
         return "On" if self.host.get("power") == "on" else "Off"
 
     def set_power_state(self, identity, state):
-        if state not in POWER:
+        super().get_power_state(identity)
+        if state not in VERBS:
             raise error.BadRequest(f"this board does not know ResetType {state}")
-        if self.host.get("bmc_mode") == "lies":
+        power, graceful = self.host.get("power", "off"), state.startswith("Graceful")
+        ignored = self.host.get("bmc_mode") == "lies" or power not in VERBS[state]
+        if ignored or (graceful and hosts.state(self.host) != "running"):  # nobody there who would obey
             return
-        for power in POWER[state]:
-            if power != self.get_power_state(identity):
-                self._update(identity, power_state=power)
+        switch(self.host, VERBS[state][power])
 
 
-POWER = {
-    "On": ["On"],
-    "ForceOn": ["On"],
-    "ForceOff": ["Off"],
-    "GracefulShutdown": ["Off"],
-    "ForceRestart": ["Off", "On"],
-    "GracefulRestart": ["Off", "On"],
+# What each ResetType does to a host whose power is on or off; where nothing stands, nothing happens.
+VERBS = {
+    "On": {"off": "on"},
+    "ForceOn": {"off": "on"},
+    "ForceOff": {"on": "off"},
+    "GracefulShutdown": {"on": "off"},
+    "ForceRestart": {"on": "reboot"},
+    "GracefulRestart": {"on": "reboot"},
 }
 
 
-def notification_handler(host):
-    """What the emulator tells of a change of power is done to the host before the emulator answers its caller."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_PUT(self):
-            told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            verb = "on" if told["power_state"] == "On" else "off"
-            done = subprocess.run(
-                [sys.executable, "-m", __package__, "host", host.name, verb],
-                capture_output=True,
-                text=True,
-                env={**os.environ, "MINICLOUD_STATE": str(host.layout.root), "PYTHONPATH": str(PACKAGE.parent)},
-            )
-            sys.stderr.write(done.stderr)
-            self.send_response(500 if done.returncode else 204)
-            self.end_headers()
-
-    return Handler
+def switch(host, verb):
+    """Done before the answer is given; a failure is answered 500."""
+    done = subprocess.run(
+        [sys.executable, "-m", __package__, "host", host.name, verb],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MINICLOUD_STATE": str(host.layout.root), "PYTHONPATH": str(PACKAGE.parent)},
+    )
+    if done.returncode:
+        raise error.FishyError(f"the board cannot do this: {done.stderr.strip()}")
 
 
 def slow_when_asked(host, application):

@@ -12,6 +12,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 
 from . import config, data, hosts, identity, install, net, process
 from .layout import MOST_HOSTS, PACKAGE, PORTS, Problem, replace
@@ -61,13 +62,15 @@ class Steps:
 def up(layout, parameters):
     steps = Steps()
     with alone(layout):
+        check(layout, parameters)
+        remove_gone(layout)
         with steps.step("packages") as note:
             note(install.distribution_packages(layout))
         with steps.step("OpenStack from PyPI") as note:
             note(install.openstack(layout))
         steps.started = time.monotonic()
         process.forget_proxies()
-        parameters = settle_parameters(layout, parameters)
+        settle_parameters(layout, parameters)
         with steps.step("network"):
             net.create(layout, parameters["computes"])
             net.enter(layout, "client")
@@ -112,20 +115,24 @@ def make_well(layout, host):
     hosts.bmc(host, "ok")
 
 
-def settle_parameters(layout, wanted):
+def check(layout, wanted):
     """The parameters of a running cloud stay; only hosts and Masakari may be added to it."""
     if not 1 <= wanted["computes"] <= MOST_HOSTS:
         raise Problem(f"--computes {wanted['computes']}: from 1 to {MOST_HOSTS} hosts are possible")
-    present = layout.parameters
-    if present is not None:
-        for key, value in wanted.items():
-            added = key in ("computes", "with_masakari") and value > present[key]
-            if value != present[key] and not added:
-                raise Problem(f"the cloud is up with {key} = {present[key]}, not {value}: `minicloud down` first")
+    for option, key in (("--report-interval", "report_interval_s"), ("--service-down-time", "service_down_time_s")):
+        if wanted[key] < 1:
+            raise Problem(f"{option} {wanted[key]}: at least one second")
+    present = layout.parameters or {}
+    for key, value in wanted.items():
+        added = key in ("computes", "with_masakari") and value > present.get(key, value)
+        if value != present.get(key, value) and not added:
+            raise Problem(f"the cloud is up with {key} = {present[key]}, not {value}: `minicloud down` first")
+
+
+def settle_parameters(layout, wanted):
     layout.live.mkdir(parents=True, exist_ok=True)
     replace(layout.parameters_file, json.dumps(wanted) + "\n")
     layout.record.mkdir(exist_ok=True)
-    return wanted
 
 
 def seed(layout, services, steps):
@@ -253,7 +260,6 @@ def daemon(layout, project, part, says=None):
 
 def rabbitmq_environment(layout):
     base = layout.data / "rabbitmq"
-    base.mkdir(parents=True, exist_ok=True)
     return {
         "HOME": str(base),
         "RABBITMQ_NODENAME": "minicloud@localhost",
@@ -312,26 +318,40 @@ def fetch(where):
 def wait_for_hosts(layout):
     """Every nova-compute is up in Nova, mapped into its cell and known to Placement: the scheduler would take it."""
     api = identity.Api()
-    wanted = {host.name for host in layout.hosts()}
+    wanted = {host.name: host for host in layout.hosts()}
 
     def seen():
         services = api.get("nova", "/v2.1/os-services?binary=nova-compute")["services"]
         for service in services:
             take_back(api, service)
-        up_now = {service["host"] for service in services if service["state"] == "up"}
-        up_now = {name for name in up_now & wanted if hosts.nova_compute(layout.host(name)) == "up"}
+        by_host = {service["host"]: service for service in services}
+        at_work = {name for name, host in wanted.items() if name in by_host and takes_work(host, by_host[name])}
         mapped = {row["service"]["host"] for row in api.get("nova", "/v2.1/os-hypervisors/detail")["hypervisors"]}
         providers = api.get("placement", "/resource_providers")["resource_providers"]
-        return up_now & mapped & {provider["name"] for provider in providers}
+        return at_work & mapped & {provider["name"] for provider in providers}
 
     deadline = time.monotonic() + 120
-    while missing := sorted(wanted - seen()):
+    while missing := sorted(wanted.keys() - seen()):
         dead = [name for name in missing if not process.recall(layout.host(name).dir / "nova-compute.pid")]
         if dead or time.monotonic() > deadline:
             name = (dead or missing)[0]
             why = "ended while starting" if dead else "is not up in Nova after 120 s"
             raise Problem(f"nova-compute on {name} {why}\n{process.tail(layout.logs / f'nova-compute-{name}.log')}")
         time.sleep(0.5)
+
+
+def takes_work(host, service):
+    """Whether the scheduler would choose the host, and it would do what it is told.
+
+    Nova's `state` alone may be an up of a former life, about to end: it counts once nova-compute has reported since it,
+    and what carries its reports, were started. One that never reported is so new that its state is true.
+    """
+    if service["state"] != "up" or hosts.nova_compute(host) != "up":
+        return False
+    carriers = [host.layout.pids / f"{name}.pid" for name in ("mariadb", "rabbitmq", "nova-conductor")]
+    since = max(os.stat(mark).st_mtime for mark in (host.dir / "nova-compute.ready", *carriers))
+    reported = service["updated_at"]
+    return reported is None or datetime.fromisoformat(reported).replace(tzinfo=UTC).timestamp() >= since
 
 
 def take_back(api, service):
@@ -350,16 +370,25 @@ def take_back(api, service):
 def down(layout):
     """Ends everything in the cloud's namespaces, the namespaces, and the cloud's data; the cache stays."""
     steps = Steps()
-    with alone(layout):
+    with contextlib.ExitStack() as held:
+        held.enter_context(alone(layout))
+        for host in layout.hosts():  # no host is switched on behind our back
+            held.enter_context(hosts.alone(host))
         with steps.step("processes") as note:
             note(f"{process.end_all(layout)} ended")
         with steps.step("namespaces"):
             for role in sorted(net.roles(layout), key=lambda role: role == "fabric"):
                 net.remove(layout, role)
         with steps.step("data"):
-            shutil.rmtree(layout.live, ignore_errors=True)
             if layout.live.exists():
-                shutil.rmtree(layout.live)
+                layout.live.rename(layout.root / f"gone-{os.getpid()}")
+            remove_gone(layout)
+
+
+def remove_gone(layout):
+    """Data that is no longer a cloud's: renamed first, so that nobody ever takes half of it for whole."""
+    for gone in layout.root.glob("gone-*"):
+        shutil.rmtree(gone)
 
 
 def status(layout):

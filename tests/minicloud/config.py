@@ -26,6 +26,12 @@ def write_all(layout, parameters):
     clouds_yaml(layout)
 
 
+def make_folders(layout):
+    """What services expect to find in the data directory."""
+    for name in ("glance/images", "glance/staging", "glance/tasks", "keystone", "rabbitmq"):
+        (layout.data / name).mkdir(parents=True, exist_ok=True)
+
+
 def ini(path, **sections):
     """One file; a section's name is the keyword, `DEFAULT` among them."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,8 +143,6 @@ def placement(layout, _):
 
 def glance(layout, _):
     store = layout.data / "glance"
-    for name in ("images", "staging", "tasks"):
-        (store / name).mkdir(parents=True, exist_ok=True)
     paste(layout, "glance", "glance-api-paste.ini")
     ini(
         layout.etc / "glance" / "glance-api.conf",

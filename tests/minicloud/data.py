@@ -19,6 +19,7 @@ def seeded(layout):
 
 def prepare(layout, parameters):
     """Data that is whole stays; half-made data is thrown away with whatever serves it; then the cache, or nothing."""
+    config.write_all(layout, parameters)
     if seeded(layout):
         return "kept"
     process.end_all(layout)
@@ -29,7 +30,7 @@ def prepare(layout, parameters):
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(cache_of(layout), draft)
         draft.rename(layout.data)
-    config.write_all(layout, parameters)
+    config.make_folders(layout)
     if not cached:
         run(
             layout,
@@ -64,7 +65,6 @@ def keep(layout):
 def make_schemas(layout):
     etc, tool = layout.etc, layout.tool
     keystone = [tool("keystone-manage"), "--config-dir", etc / "keystone"]
-    (layout.data / "keystone").mkdir(parents=True, exist_ok=True)
     who = ["--keystone-user", "root", "--keystone-group", "root"]
     nova = [tool("nova-manage"), "--config-file", etc / "nova" / "nova.conf"]
     cinder = [tool("cinder-manage"), "--config-file", etc / "cinder" / "cinder.conf"]

@@ -17,18 +17,22 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 
-from . import net, process
+from . import net, process, record
 from .layout import FIRST_HOST, NETWORKS, PACKAGE, Problem
 
 
 @contextlib.contextmanager
 def alone(host):
-    """One change of a host at a time; the lock goes with the process that holds it."""
-    host.dir.mkdir(parents=True, exist_ok=True)
-    with open(host.dir / "lock", "w") as lock:
+    """One change of a host at a time; the lock goes with the process that holds it, and outlives the cloud's data."""
+    locks = host.layout.root / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with open(locks / host.name, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if host.layout.parameters is None:
+            raise Problem(f"the cloud of {host.name} is down: run `minicloud up`")
         yield
 
 
@@ -79,8 +83,11 @@ def boot(host):
             cwd=PACKAGE.parent,
             env={**os.environ, "MINICLOUD_STATE": str(host.layout.root), "PYTHONPATH": str(PACKAGE.parent)},
         )
-    if not process.wait_for(lambda: process.recall(host.dir / "init.pid"), 10):
-        raise Problem(f"{host.name} did not boot\n{process.tail(log_path)}")
+    for name in ("init", "nova-compute"):
+        if not process.wait_for(lambda name=name: process.recall(host.dir / f"{name}.pid"), 10, every_s=0.02):
+            clear(host)
+            raise Problem(f"{host.name} did not boot\n{process.tail(log_path)}")
+    link_up(host)
 
 
 def off(host):
@@ -107,27 +114,27 @@ def reboot(host):
 
 def die(host):
     net.set_links(host.layout, host, NETWORKS, "down")
+    alive = record.guests(host)
     # Killing the first process of a PID namespace makes the kernel kill all others before it is gone itself.
-    process.kill(host.dir / "init.pid")
-    host.put("hung", "")
+    process.kill(host.dir / "init.pid", wait_s=0)
     clear(host)
+    host.put("hung", "")
+    record.close(host.layout, alive)
 
 
 def clear(host):
-    """Ends what a boot that was itself killed may have left, and throws the network namespace away."""
-    if net.exists(host.layout, host.name):
-        process.end_all(host.layout, [host.name])
+    """Ends what is in the host, a boot that was itself killed included, and throws the network namespace away."""
+    process.end_all(host.layout, [host.name])
     net.remove(host.layout, host.name)
 
 
 def hang(host):
     """Every process stops where it is, and nobody hears of it: what a wedged kernel or a frozen disk looks like."""
     with alone(host):
-        pid = running(host)
-        net.set_links(host.layout, host, NETWORKS, "down")
-        signal_all(host, pid, "STOP")
-        os.kill(pid, signal.SIGSTOP)
+        running(host)
         host.put("hung", "yes")
+        net.set_links(host.layout, host, NETWORKS, "down")
+        signal_until(host, signal.SIGSTOP, lambda state: state in "Tt")
 
 
 def resume(host):
@@ -135,31 +142,42 @@ def resume(host):
     with alone(host):
         if state(host) != "hung":
             raise Problem(f"{host.name} is {state(host)}, not hung")
-        pid = running(host)
-        os.kill(pid, signal.SIGCONT)
-        signal_all(host, pid, "CONT")
+        signal_until(host, signal.SIGCONT, lambda state: state not in "Tt")
+        link_up(host)
         host.put("hung", "")
-        net.set_links(host.layout, host, NETWORKS, "up")
 
 
-def signal_all(host, pid, name):
-    """kill -1 inside the namespace reaches all but the first process, none of which can fork in between."""
-    done = subprocess.run(["nsenter", f"--target={pid}", "--pid", "--", "sh", "-c", f"kill -{name} -1"])
-    if done.returncode not in (0, 1):  # 1: nothing to signal
-        raise Problem(f"cannot send {name} to the processes of {host.name}")
+def signal_until(host, number, done):
+    """Sends it to every process of the host until each is as wanted; one that was just being forked is met again."""
+    for _ in range(500):
+        left = [pid for pid in process.inhabitants(host.layout, [host.name]) if not done(process.stat(pid)[0])]
+        if not left:
+            return
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        time.sleep(0.005)
+    raise Problem(f"these processes of {host.name} do not obey signal {int(number)}: {left}")
+
+
+def link_up(host):
+    """Takes up the links that nobody has cut."""
+    whole = [name for name in NETWORKS if name not in host.get("cut").split()]
+    net.set_links(host.layout, host, whole, "up")
 
 
 def cut(host, networks):
-    """Takes the links down and nothing else: whatever runs in there goes on running."""
+    """Takes the links down and nothing else: whatever runs in there goes on running. They stay cut over a boot."""
     with alone(host):
+        host.put("cut", " ".join({*host.get("cut").split(), *networks}))
         net.set_links(host.layout, host, networks, "down")
 
 
 def mend(host, networks):
     with alone(host):
-        if state(host) == "hung":
-            raise Problem(f"{host.name} is hung; `resume` mends its links too")
-        net.set_links(host.layout, host, networks, "up")
+        host.put("cut", " ".join({*host.get("cut").split()} - {*networks}))
+        if state(host) == "running":
+            link_up(host)
 
 
 def bmc(host, mode):
@@ -173,10 +191,13 @@ def compute(host, verb):
     """Starts or kills nova-compute alone; the guests live on."""
     with alone(host):
         pid = running(host)
+        pid_file = host.dir / "nova-compute.pid"
         if verb in ("stop", "restart"):
-            process.kill(host.dir / "nova-compute.pid")
+            process.kill(pid_file)
         if verb in ("start", "restart"):
             os.kill(pid, signal.SIGUSR1)
+            if not process.wait_for(lambda: process.recall(pid_file), 10, every_s=0.02):
+                raise Problem(f"nova-compute does not start on {host.name}")
 
 
 def enter(host):
@@ -187,7 +208,7 @@ def enter(host):
 
 def running(host):
     pid = process.recall(host.dir / "init.pid")
-    if pid is None:
+    if state(host) != "running":
         raise Problem(f"{host.name} is {state(host)}: nothing runs in it")
     return pid
 

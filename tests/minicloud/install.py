@@ -53,14 +53,15 @@ def openstack(layout):
     """One virtual environment; made under another name and renamed, so that half of one is never taken for whole."""
     if layout.venv.exists():
         return "all there"
-    done_mark = layout.venv.with_name(layout.venv.name + ".making")
-    shutil.rmtree(done_mark, ignore_errors=True)
-    logged(layout, "pip", [sys.executable, "-m", "venv", done_mark])
+    for abandoned in layout.root.glob("making-*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    draft = layout.root / f"making-{os.getpid()}"
+    logged(layout, "pip", [sys.executable, "-m", "venv", draft])
     logged(
         layout,
         "pip",
         [
-            done_mark / "bin" / "python",
+            draft / "bin" / "python",
             "-m",
             "pip",
             "install",
@@ -71,7 +72,7 @@ def openstack(layout):
             PACKAGE / "requirements.txt",
         ],
     )
-    move(done_mark, layout.venv)
+    move(draft, layout.venv)
     return str(layout.venv)
 
 

@@ -103,7 +103,6 @@ class Host:
         self.number = number
         self.name = f"cmp{number}"
         self.dir = layout.live / "hosts" / self.name
-        self.guests = self.dir / "guests"
         self.system_uuid = str(uuid.uuid5(uuid.NAMESPACE_URL, f"minicloud:{layout.root}:{self.name}"))
         last = FIRST_HOST + number - 1
         self.addresses = {net: f"{prefix}.{last}" for net, prefix in NETWORKS.items()}
@@ -111,7 +110,7 @@ class Host:
         self.bmc_url = f"http://{self.bmc_address}:{BMC_PORT}"
 
     def get(self, key, default=""):
-        """A remembered fact: `power` (on, off), `boot_id`, `bmc_mode` (ok, dead, slow, lies), `hung` (yes)."""
+        """A remembered fact: `power` (on, off), `boot_id`, `bmc_mode` (as in `bmc`), `hung` (yes), `cut` (links)."""
         try:
             return (self.dir / key).read_text().strip()
         except FileNotFoundError:

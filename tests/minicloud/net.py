@@ -46,9 +46,13 @@ def create(layout, computes):
     present = links(layout)
     for net in NETWORKS:
         if net not in present:
-            ip(f"link add {net} type bridge", f"link set {net} up", namespace=layout.namespace("fabric"))
-    plug_in(layout, "control", CONTROL, ["mgmt"])
-    plug_in(layout, "client", CLIENT, list(NETWORKS))
+            ip(f"link add {net} type bridge", namespace=layout.namespace("fabric"))
+        ip(f"link set {net} up", namespace=layout.namespace("fabric"))
+    for role, last, networks in (("control", CONTROL, ["mgmt"]), ("client", CLIENT, list(NETWORKS))):
+        # Ports are taken up last, so one that is up stands for a namespace that is whole.
+        if not all(links(layout).get(f"{role}-{net}") for net in networks):
+            plug_in(layout, role, last, networks)
+            ip(*[f"link set {role}-{net} up" for net in networks], namespace=layout.namespace("fabric"))
     ip(
         *[f"addr replace {BMC_NETWORK}.{last}/32 dev lo" for last in range(11, 11 + computes)],
         namespace=layout.namespace("client"),
@@ -57,10 +61,8 @@ def create(layout, computes):
 
 
 def plug_in(layout, role, last, networks):
-    """A namespace with its loopback and one link for each network; made whole or, if half made before, made anew."""
+    """A new namespace with its loopback and a link for each network, whose ports on the fabric are still down."""
     namespace, fabric = layout.namespace(role), layout.namespace("fabric")
-    if exists(layout, role) and all(f"{role}-{net}" in links(layout) for net in networks):
-        return
     remove(layout, role)
     ip(f"netns add {namespace}")
     inside = ["link set lo up"]
@@ -69,7 +71,7 @@ def plug_in(layout, role, last, networks):
         mac = f"02:00:00:0{list(NETWORKS).index(net)}:00:{last:02x}"
         ip(
             f"link add {role}-{net} type veth peer name {net} address {mac} netns {namespace}",
-            f"link set {role}-{net} master {net} up",
+            f"link set {role}-{net} master {net}",
             namespace=fabric,
         )
         inside += [f"addr add {NETWORKS[net]}.{last}/24 dev {net}", f"link set {net} up"]
@@ -102,6 +104,8 @@ def links(layout):
     if not exists(layout, "fabric"):
         return {}
     shown = subprocess.run(["ip", "-n", layout.namespace("fabric"), "-o", "link"], capture_output=True, text=True)
+    if shown.returncode:
+        raise Problem(f"the ports of {layout.namespace('fabric')} cannot be listed: {shown.stderr.strip()}")
     ports = {}
     for line in shown.stdout.splitlines():
         name, flags = line.split(": ", 2)[1].split("@")[0], line.split("<", 1)[1].split(">", 1)[0]

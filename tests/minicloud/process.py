@@ -1,5 +1,6 @@
 """Long-lived processes, each known by a pid file that a reused pid cannot fool."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,12 +15,18 @@ proc = Path("/proc")  # a host's own processes look at the machine's instead, se
 
 def start_time(pid):
     """When a process started, in clock ticks since boot, or None if it is gone (a zombie counts as gone)."""
+    state, started = stat(pid)
+    return None if state in "ZX" else started
+
+
+def stat(pid):
+    """A process's state, X if there is none, and when it started."""
     try:
-        with open(proc / str(pid) / "stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
+        with open(proc / str(pid) / "stat") as line:
+            fields = line.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else fields[19]
+        return "X", None
+    return fields[0], fields[19]
 
 
 def remember(path, pid):
@@ -37,12 +44,13 @@ def recall(path):
 
 
 def kill(path, number=signal.SIGKILL, wait_s=10.0):
-    """Ends the process that a pid file names, and waits until it is gone."""
+    """Ends the process that a pid file names, and waits that long until it is gone."""
     pid = recall(path)
     if pid is None:
         return
-    os.kill(pid, number)
-    if not wait_for(lambda: recall(path) is None, wait_s):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+    if wait_s and not wait_for(lambda: recall(path) is None, wait_s):
         raise Problem(f"process {pid} ({path.stem}) did not end within {wait_s:.0f} s of signal {int(number)}")
 
 
@@ -100,8 +108,7 @@ class Service:
         return f"{self.layout.id}/{self.name}"
 
     def end_leftovers(self):
-        for pid in marked(self.layout, f"MINICLOUD_SERVICE={self.marker()}", self.role):
-            end(pid)
+        end_until_none(lambda: marked(self.layout, f"MINICLOUD_SERVICE={self.marker()}", self.role))
 
     def wait(self):
         """Waits until it answers; a process that has ended, or never answers, is reported with its log's end."""
@@ -145,7 +152,10 @@ def tail(path, lines=15):
 
 def inhabitants(layout, roles):
     """Every process in these network namespaces, found through the kernel: nothing can hide from it."""
-    wanted = {os.stat(layout.namespace_file(role)).st_ino for role in roles}
+    wanted = set()
+    for role in roles:
+        with contextlib.suppress(FileNotFoundError):
+            wanted.add(os.stat(layout.namespace_file(role)).st_ino)
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -183,14 +193,19 @@ def end(pid):
 
 
 def end_all(layout, roles=None):
+    """Ends whatever runs in these namespaces, or in all of the cloud's; says how many there were."""
+    return end_until_none(lambda: inhabitants(layout, net.roles(layout) if roles is None else roles))
+
+
+def end_until_none(find):
     """Kills until nothing is left: a process that is being born while the others die is met in the next round."""
     ended = set()
-    for _ in range(100):
-        left = inhabitants(layout, net.roles(layout) if roles is None else roles)
+    for _ in range(500):
+        left = find()
         if not left:
             return len(ended)
         for pid in left:
             end(pid)
         ended.update(left)
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise Problem(f"these processes do not end: {left}")

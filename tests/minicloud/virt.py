@@ -1,7 +1,8 @@
 """Nova's virt driver for a minicloud host: Nova's own fake driver, but a guest is a real process.
 
-Guests are known by files on the host's disk (`guests/UUID.name`, `.pid`), as libvirt knows its domains: they survive a
-restart of nova-compute, live on in a host that is cut off, and are found stopped after the host has booted again.
+Guests are known by files on the host's disk (`guests/UUID.name`), as libvirt knows its domains: they survive a restart
+of nova-compute, live on in a host that is cut off, and are found stopped after the host has booted again. Whether one
+runs is for the kernel to say: a guest is recognised by its command line, so none can run unknown to its driver.
 Runs with OpenStack's Python:
     python -m minicloud.virt NOVA_COMPUTE_ARGUMENTS
 """
@@ -18,8 +19,9 @@ from nova.cmd import compute  # first: it decides how Nova does its threads
 from nova.compute import manager, power_state
 from nova.virt import fake, hardware
 
+from minicloud import record
+
 CONF = conf.CONF
-GUEST = Path(__file__).with_name("guest.py")
 
 
 class ProcessDriver(fake.FakeDriverWithoutFakeNodes):
@@ -28,6 +30,8 @@ class ProcessDriver(fake.FakeDriverWithoutFakeNodes):
     def init_host(self, host):
         super().init_host(host)
         self.guests = Guests(Path(CONF.state_path).parent)
+        for uuid in self.guests.uuids():
+            self.instances[uuid] = fake.FakeInstance(self.guests.name(uuid), power_state.NOSTATE, uuid)
 
     def spawn(self, context, instance, *args, power_on=True, **kwargs):
         super().spawn(context, instance, *args, power_on=power_on, **kwargs)
@@ -68,6 +72,23 @@ class ProcessDriver(fake.FakeDriverWithoutFakeNodes):
         if power_on:
             self.guests.start(instance.uuid)
 
+    def pause(self, instance):
+        self.guests.signal(instance.uuid, signal.SIGSTOP)
+
+    def unpause(self, instance):
+        self.guests.signal(instance.uuid, signal.SIGCONT)
+
+    def suspend(self, context, instance):
+        self.guests.stop(instance.uuid)
+
+    def resume(self, context, instance, *args, **kwargs):
+        self.guests.start(instance.uuid)
+
+    def post_live_migration(self, context, instance, *args, **kwargs):
+        super().post_live_migration(context, instance, *args, **kwargs)
+        self.instances.pop(instance.uuid, None)
+        self.guests.undefine(instance.uuid)
+
     def live_migration(self, context, instance, *args, **kwargs):
         # The destination starts its copy while this one is told to go: switch over first.
         self.guests.stop(instance.uuid)
@@ -81,8 +102,7 @@ class ProcessDriver(fake.FakeDriverWithoutFakeNodes):
 
     def get_info(self, instance, use_cache=True):
         self._known(instance)
-        state = power_state.RUNNING if self.guests.runs(instance.uuid) else power_state.SHUTDOWN
-        return hardware.InstanceInfo(state=state)
+        return hardware.InstanceInfo(state=self.guests.state(instance.uuid))
 
     def get_volume_connector(self, instance):
         return {"ip": CONF.my_block_storage_ip, "initiator": f"iqn.2026-11.minicloud:{CONF.host}", "host": CONF.host}
@@ -114,51 +134,47 @@ class Guests:
         (self.dir / f"{uuid}.name").unlink(missing_ok=True)
 
     def runs(self, uuid):
-        return self._pid(uuid) is not None
+        return self._find(uuid) is not None
+
+    def state(self, uuid):
+        guest = self._find(uuid)
+        if guest is None:
+            return power_state.SHUTDOWN
+        return power_state.PAUSED if guest.stopped else power_state.RUNNING
 
     def start(self, uuid):
         if self.runs(uuid):
             return
-        pid_file = self._pid_file(uuid)
-        pid_file.unlink(missing_ok=True)
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         # setsid --fork hands the guest over to the host's init at once: it is no child of nova-compute.
+        python = ["setsid", "--fork", sys.executable, "-I", "-S"]
         subprocess.run(
-            [
-                "setsid",
-                "--fork",
-                sys.executable,
-                "-I",
-                "-S",
-                GUEST,
-                uuid,
-                CONF.host,
-                boot_id,
-                self.record / f"{uuid}.log",
-                pid_file,
-            ],
+            [*python, record.GUEST, uuid, CONF.host, boot_id, self.record / f"{uuid}.log"],
             stdin=subprocess.DEVNULL,
             check=True,
         )
         self._wait(lambda: self.runs(uuid), f"guest {uuid} does not start")
 
     def stop(self, uuid):
-        pid = self._pid(uuid)
-        if pid is not None:
-            os.kill(pid, signal.SIGKILL)
+        guest = self._find(uuid)
+        if guest is not None:
+            os.kill(guest.pid, signal.SIGKILL)
             self._wait(lambda: not self.runs(uuid), f"guest {uuid} does not end")
+            record.write(self.record / f"{uuid}.log", guest.host, guest.boot_id, guest.pid)
 
-    def _pid_file(self, uuid):
-        return self.dir / f"{uuid}.pid"
+    def signal(self, uuid, number):
+        guest = self._find(uuid)
+        if guest is not None:
+            os.kill(guest.pid, number)
 
-    def _pid(self, uuid):
-        """The guest's pid, if the process with that pid is this guest: after a boot, pids begin anew."""
-        try:
-            pid = int(self._pid_file(uuid).read_text())
-            running = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError, ValueError):
-            return None
-        return pid if uuid.encode() in running else None
+    @staticmethod
+    def _find(uuid):
+        """The guest's process, as this host's own /proc shows it."""
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            guest = record.guest_of(pid)
+            if guest and guest.instance == uuid:
+                return guest
+        return None
 
     @staticmethod
     def _wait(condition, complaint, limit_s=10):

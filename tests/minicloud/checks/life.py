@@ -161,12 +161,13 @@ class Life(unittest.TestCase):
 
     def test_a_zombie_that_wakes_after_an_evacuation_is_caught(self):
         uuid = self.boot("cmp2")
+        eventually(lambda: is_ready(self.api, "cmp3"), "cmp3 is ready")
         minicloud("host", "cmp2", "hang")
         eventually(lambda: runs_on(uuid) == [], "the guest stands still")
         self.force_down("cmp2", True)
         self.api.post("nova", f"/v2.1/servers/{uuid}/action", {"evacuate": {"host": "cmp3"}})
         eventually(lambda: runs_on(uuid) == ["cmp3"], "the guest runs elsewhere")
-        minicloud("who-runs", uuid)
+        self.assertIn("cmp3, stands still on cmp2", self.who_runs_complains(uuid))
         minicloud("host", "cmp2", "resume")
         eventually(lambda: runs_on(uuid) == ["cmp2", "cmp3"], "both copies run")
         self.assertIn("ran twice at once: cmp2", self.who_runs_complains(uuid))
@@ -176,7 +177,57 @@ class Life(unittest.TestCase):
 
     @staticmethod
     def who_runs_complains(uuid):
-        return subprocess.run([PACKAGE / "minicloud", "who-runs", uuid], capture_output=True, text=True).stdout
+        done = subprocess.run([PACKAGE / "minicloud", "who-runs", uuid], capture_output=True, text=True)
+        assert done.returncode == 1, done
+        return done.stdout
+
+    def test_an_evacuation_after_a_fence_is_no_fault(self):
+        uuid = self.boot("cmp2")
+        eventually(lambda: is_ready(self.api, "cmp3"), "cmp3 is ready")
+        minicloud("host", "cmp2", "hang")
+        Bmc("cmp2").reset("ForceOff")
+        self.force_down("cmp2", True)
+        self.api.post("nova", f"/v2.1/servers/{uuid}/action", {"evacuate": {"host": "cmp3"}})
+        eventually(lambda: runs_on(uuid) == ["cmp3"], "the guest runs elsewhere")
+        minicloud("who-runs", uuid)
+        minicloud("host", "cmp2", "on")
+        eventually(lambda: self.released("cmp2"), "Nova lets forced_down go")
+        minicloud("who-runs", uuid)
+
+    def test_a_paused_guest_stands_still(self):
+        uuid = self.boot("cmp1")
+        self.api.post("nova", f"/v2.1/servers/{uuid}/action", {"pause": None})
+        eventually(lambda: server(self.api, uuid)["status"] == "PAUSED", "Nova says so")
+        self.assertEqual(runs_on(uuid), [])
+        self.api.post("nova", f"/v2.1/servers/{uuid}/action", {"unpause": None})
+        eventually(lambda: runs_on(uuid) == ["cmp1"], "it goes on")
+
+    def test_a_live_migration_leaves_no_copy(self):
+        uuid = self.boot("cmp1")
+        eventually(lambda: is_ready(self.api, "cmp3"), "cmp3 is ready")
+        self.api.post(
+            "nova",
+            f"/v2.1/servers/{uuid}/action",
+            {"os-migrateLive": {"host": "cmp3", "block_migration": "auto"}},
+        )
+        eventually(lambda: runs_on(uuid) == ["cmp3"], "it has moved")
+        eventually(lambda: server(self.api, uuid)["OS-EXT-STS:task_state"] is None, "the migration is over")
+        minicloud("who-runs", uuid)
+        self.assertFalse((LAYOUT.host("cmp1").dir / "guests" / f"{uuid}.name").exists())
+
+    def test_a_link_that_was_cut_stays_cut_over_a_boot(self):
+        minicloud("host", "cmp3", "cut", "--net", "mgmt")
+        minicloud("host", "cmp3", "reboot")
+        self.assertEqual(host_state("cmp3")["links"], {"mgmt": "down", "storage": "up"})
+        minicloud("host", "cmp3", "mend")
+        self.assertEqual(host_state("cmp3")["links"], {"mgmt": "up", "storage": "up"})
+
+    def test_a_wedged_host_does_not_heed_a_graceful_shutdown(self):
+        minicloud("host", "cmp3", "hang")
+        Bmc("cmp3").reset("GracefulShutdown")
+        self.assertEqual(host_state("cmp3")["state"], "hung")
+        Bmc("cmp3").reset("ForceRestart")
+        self.assertEqual(host_state("cmp3")["state"], "running")
 
     def force_down(self, host, forced):
         self.api.put("nova", f"/v2.1/os-services/{service(self.api, host)['id']}", {"forced_down": forced})

@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.request
 
-from .. import identity, record
+from .. import cloud, identity, record
 from ..layout import BMC_PASSWORD, BMC_USER, PACKAGE, Layout
 
 LAYOUT = Layout()
@@ -108,9 +108,14 @@ def server(api, uuid):
     return found
 
 
+def servers(api):
+    return {row["id"] for row in api.get("nova", "/v2.1/servers?all_tenants=1")["servers"]}
+
+
 def delete_server(api, uuid):
     """Deletes it and forgets its record, so that a check's planted double is not held against others."""
     api.delete("nova", f"/v2.1/servers/{uuid}")
+    eventually(lambda: uuid not in servers(api), f"server {uuid} is gone")
     (LAYOUT.record / f"{uuid}.log").unlink(missing_ok=True)
 
 
@@ -119,8 +124,7 @@ def service(api, host):
 
 
 def is_ready(api, host):
-    """Whether the scheduler would choose it and it would do what it is told."""
-    return host_state(host)["nova_compute"] == "up" and service(api, host)["state"] == "up"
+    return cloud.takes_work(LAYOUT.host(host), service(api, host))
 
 
 def runs_on(uuid):

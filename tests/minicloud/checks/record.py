@@ -33,5 +33,5 @@ class Record(unittest.TestCase):
     def test_a_line_cut_short_is_not_read(self):
         with tempfile.TemporaryDirectory() as directory:
             record = Path(directory) / "instance.log"
-            record.write_text("cmp1 a 7 1.0\ncmp2 b")
+            record.write_text("cmp1 a 7 1.0\ncmp2 b\ncmp1 a 7 1.2\ncmp2 b 9 3")
             self.assertEqual(len(lives(record)), 1)
