@@ -97,9 +97,8 @@ def up(layout, parameters):
             for host in layout.hosts():
                 bmc(layout, host).wait()
             wait_for_hosts(layout)
-        steps.end(
-            f"the cloud is up, {memory_mib(layout)} MiB; `minicloud exec openstack compute service list` shows it"
-        )
+        steps.end(f"the cloud is up, {memory_mib(layout)} MiB")
+        print(f"the way in: `minicloud exec COMMAND`, or {' '.join(net.inside(layout, 'client'))} COMMAND")
 
 
 def make_well(layout, host):
