@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 
 from .config import url
-from .layout import PASSWORD, REGION, Problem
+from .layout import PASSWORD, PORTS, REGION, Problem
 
 CATALOGUE = {
     "identity": ("keystone", "/v3"),
@@ -71,9 +71,16 @@ class Api:
                 text = answer.read()
                 return (json.loads(text) if text else {}), answer.headers
         except urllib.error.HTTPError as error:
-            raise Problem(f"{method} {where} was answered {error.code}: {error.read().decode(errors='replace')}")
+            text = error.read().decode(errors="replace")
+            raise Problem(f"{method} {where} was answered {error.code}: {text}; see `minicloud log {log_of(where)}`")
         except OSError as error:
-            raise Problem(f"{method} {where} was not answered: {error}")
+            raise Problem(f"{method} {where} was not answered: {error}; see `minicloud log {log_of(where)}`")
+
+
+def log_of(where):
+    """The log of the service that an address belongs to."""
+    service = next(name for name, port in PORTS.items() if f":{port}/" in where)
+    return service if service == "keystone" else f"{service}-api"
 
 
 def fill_keystone():
