@@ -232,3 +232,55 @@ fn an_answer_that_names_no_version_is_not_the_services() {
     assert_eq!(read(r#"{"status": "maintenance"}"#), None);
     assert_eq!(read(r#"{"versions": [{"id": "v2.0", "version": "", "min_version": ""}]}"#), Some(Offered::None));
 }
+
+mod strangers {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Everything that we parse of what services send.
+    fn parse_all(bytes: &[u8]) {
+        let _ = serde_json::from_slice::<Services>(bytes);
+        let _ = serde_json::from_slice::<Servers>(bytes);
+        let _ = serde_json::from_slice::<Migrations>(bytes);
+        let _ = serde_json::from_slice::<AuthAnswer>(bytes);
+        let _ = serde_json::from_slice::<ValidationAnswer>(bytes);
+        let _ = serde_json::from_slice::<Inventories>(bytes).map(|has| has.of.values().map(|of| of.capacity()).max());
+        let _ = serde_json::from_slice::<Versions>(bytes).map(|versions| versions.offered());
+        let _ = error_message(bytes);
+    }
+
+    const RECORDINGS: [&str; 7] = [
+        "os-services.json",
+        "servers-detail.json",
+        "os-migrations.json",
+        "keystone-auth.json",
+        "placement-inventories.json",
+        "nova-version.json",
+        "nova-404.json",
+    ];
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_us_panic(bytes: Vec<u8>) {
+            parse_all(&bytes);
+        }
+
+        #[test]
+        fn no_bent_answer_makes_us_panic(which in 0..RECORDINGS.len(), at: prop::sample::Index, with: Vec<u8>, cut in 0..20usize) {
+            let mut bytes = recorded(RECORDINGS[which]);
+            let at = at.index(bytes.len());
+            let end = (at + cut).min(bytes.len());
+            bytes.splice(at..end, with);
+            parse_all(&bytes);
+        }
+
+        #[test]
+        fn no_number_overflows_a_capacity(total: u64, reserved: u64, allocation_ratio: f64) {
+            let inventory = crate::wire::placement::Inventory {
+                total, reserved, allocation_ratio, min_unit: 1, max_unit: u64::MAX, step_size: 1,
+            };
+            let _ = inventory.capacity();
+        }
+    }
+}
