@@ -533,7 +533,7 @@ impl Keys {
             None | Some(Value::Null) => Ok(true),
             Some(Value::Bool(verify)) => Ok(*verify),
             Some(_) => Err(ConfigError::new(format!(
-                "{}: verify is neither true nor false; name a CA with cacert",
+                "{}: verify is neither true nor false; write one of them, and name a CA with cacert",
                 self.origin
             ))),
         }

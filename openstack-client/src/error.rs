@@ -32,7 +32,9 @@ pub enum Error {
     },
 
     /// Keystone gave no token because it could not be reached.
-    #[error("Keystone at {auth_url} cannot be reached; check auth_url in {origin} and the network")]
+    #[error(
+        "Keystone at {auth_url} cannot be reached; check host, port and http or https of auth_url in {origin}, and the network"
+    )]
     KeystoneUnreachable {
         auth_url: String,
         origin: String,

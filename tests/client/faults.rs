@@ -582,7 +582,7 @@ async fn an_unreachable_keystone_is_told_with_its_address() {
     let error = Cloud::new(config, limits()).expect("good").authenticate().await.expect_err("nobody is there");
     assert!(
         error.to_string()
-            == "Keystone at http://127.0.0.1:1/v3 cannot be reached; check auth_url in cloud fake of clouds.yaml and the network"
+            == "Keystone at http://127.0.0.1:1/v3 cannot be reached; check host, port and http or https of auth_url in cloud fake of clouds.yaml, and the network"
     );
     assert!(chain(&error).contains("Connection refused"), "{}", chain(&error));
 }

@@ -54,7 +54,8 @@ def parser():
     status.add_argument("--json", action="store_true")
     status.set_defaults(run=run_status)
 
-    commands.add_parser("env", help="the variables by which clients find it, as shell words").set_defaults(run=run_env)
+    env = commands.add_parser("env", help="the variables by which clients find it, for use inside `exec`")
+    env.set_defaults(run=run_env)
 
     inside = commands.add_parser("exec", help="run a command where APIs, BMCs and both addresses of hosts are reached")
     inside.add_argument("command", nargs=argparse.REMAINDER)
@@ -63,7 +64,7 @@ def parser():
     host = commands.add_parser(
         "host", help="do something to a host", epilog=HOST_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    host.add_argument("name")
+    host.add_argument("name", metavar="NAME")
     verbs = host.add_subparsers(required=True, metavar="VERB", dest="verb")
     for verb in ("on", "off", "crash", "hang", "resume", "reboot"):
         verbs.add_parser(verb).set_defaults(act=getattr(hosts, verb))
@@ -138,7 +139,7 @@ def show_status(found):
         links = " ".join(f"{name}:{state}" for name, state in host["links"].items())
         print(
             f"{host['name']:22} {host['state']:8} {links}  nova-compute:{host['nova_compute']}"
-            f"  BMC:{host['bmc_mode']} {host['bmc']}  boot {host['boot_id'][:8]}"
+            f"  power:{host['power']} BMC:{host['bmc_mode']} {host['bmc']}  boot {host['boot_id'][:8]}"
         )
     print(f"memory {found['memory_mib']} MiB; Keystone {found['keystone']}; way in: {found['way_in']} COMMAND")
 
@@ -188,10 +189,12 @@ def run_who_runs(layout, arguments):
     need_cloud(layout)
     known = record.instances(layout)
     if arguments.instance and arguments.instance not in known:
-        raise Problem(f"no instance {arguments.instance} ever ran here; `minicloud who-runs` lists those that did")
+        raise Problem(f"no guest with the id {arguments.instance} ever ran here; `minicloud who-runs` lists all")
     found = [record.report(layout, instance) for instance in ([arguments.instance] if arguments.instance else known)]
     if arguments.json:
         print(json.dumps(found, indent=2))
+    elif not found:
+        print("no instance has run here yet")
     for one in found if not arguments.json else ():
         still = "".join(f", stands still on {host}" for host in one["stands_still_on"])
         print(f"{one['instance']}  {' AND '.join(one['runs_on']) or 'runs nowhere'}{still}")
@@ -234,5 +237,9 @@ if __name__ == "__main__":
     except Problem as problem:
         print(f"minicloud: {problem}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        print(f"minicloud: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit("minicloud: interrupted; `minicloud up` goes on where it was, `minicloud down` clears away")
+        print("minicloud: interrupted; `minicloud up` goes on where it was, `minicloud down` ends it", file=sys.stderr)
+        sys.exit(130)

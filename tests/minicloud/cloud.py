@@ -121,6 +121,8 @@ def check(layout, wanted):
     for option, key in (("--report-interval", "report_interval_s"), ("--service-down-time", "service_down_time_s")):
         if wanted[key] < 1:
             raise Problem(f"{option} {wanted[key]}: at least one second")
+    if wanted["service_down_time_s"] <= wanted["report_interval_s"]:
+        raise Problem("--service-down-time must be longer than --report-interval, or every host looks dead in between")
     present = layout.parameters or {}
     for key, value in wanted.items():
         added = key in ("computes", "with_masakari") and value > present.get(key, value)
@@ -368,6 +370,9 @@ def take_back(api, service):
 
 def down(layout):
     """Ends everything in the cloud's namespaces, the namespaces, and the cloud's data; the cache stays."""
+    foreign = layout.live.exists() and layout.parameters is None and any(layout.live.iterdir())
+    if foreign:
+        raise Problem(f"{layout.live} is not a minicloud's (no parameters.json): remove it yourself if it may go")
     steps = Steps()
     with contextlib.ExitStack() as held:
         held.enter_context(alone(layout))

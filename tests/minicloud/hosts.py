@@ -47,6 +47,8 @@ def on(host):
     with alone(host):
         if state(host) == "crashed":
             raise Problem(f"{host.name} is powered on but has crashed: `reboot` it, or `off` and then `on`")
+        if state(host) == "hung":
+            raise Problem(f"{host.name} is powered on but hung: `resume` or `reboot` it, or `off` and then `on`")
         if state(host) == "off":
             boot(host)
 
@@ -209,7 +211,8 @@ def enter(host):
 def running(host):
     pid = process.recall(host.dir / "init.pid")
     if state(host) != "running":
-        raise Problem(f"{host.name} is {state(host)}: nothing runs in it")
+        remedy = {"off": "`on`", "crashed": "`reboot`", "hung": "`resume`"}[state(host)]
+        raise Problem(f"{host.name} is {state(host)}: nothing runs in it; {remedy} first")
     return pid
 
 
@@ -218,6 +221,7 @@ def describe(host):
     return {
         "name": host.name,
         "state": state(host),
+        "power": host.get("power", "off"),
         "bmc_mode": host.get("bmc_mode", "ok"),
         "boot_id": host.get("boot_id"),
         "system_uuid": host.system_uuid,
@@ -229,7 +233,10 @@ def describe(host):
 
 
 def nova_compute(host):
-    """down; starting; up: it takes requests."""
-    if not process.recall(host.dir / "nova-compute.pid"):
+    """down; stopped: hung with its host; starting; up: it takes requests, if the control plane brings it any."""
+    pid = process.recall(host.dir / "nova-compute.pid")
+    if not pid:
         return "down"
+    if process.stat(pid)[0] in "Tt":
+        return "stopped"
     return "up" if (host.dir / "nova-compute.ready").exists() else "starting"
