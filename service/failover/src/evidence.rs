@@ -1,0 +1,243 @@
+//! Who is heard, who is silent, and what the power says.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Cycle;
+use crate::ledger::{Binding, HostRecord};
+use crate::names::{Host, Time};
+use crate::observation::{Channel, HostSeen, NovaSeen, Power, ServiceSeen};
+
+/// A packet may have waited in a buffer while the BMC was read: what is heard so shortly after the first Off is no contradiction.
+const IN_FLIGHT: Duration = Duration::from_millis(500);
+
+/// All that is known of one host.
+#[derive(Clone, Copy)]
+pub(crate) struct Evidence<'a> {
+    pub(crate) cycle: &'a Cycle<'a>,
+    pub(crate) host: &'a Host,
+    pub(crate) seen: &'a HostSeen,
+    pub(crate) record: Option<&'a HostRecord>,
+}
+
+/// What the power readings prove.
+pub(crate) enum PowerProof {
+    /// Off, and so long that it is believed; `epoch` is when the readings began to say so.
+    Off {
+        epoch: Time,
+    },
+    /// Off, for too short a time yet.
+    OffJustNow {
+        epoch: Time,
+    },
+    /// Off, and yet it is heard.
+    Contradicted {
+        by: String,
+    },
+    On {
+        at: Time,
+    },
+    /// Nothing that can be used.
+    None {
+        why: Arc<str>,
+        since: Option<Time>,
+    },
+}
+
+impl<'a> Evidence<'a> {
+    pub(crate) fn service(&self) -> Option<&'a ServiceSeen> {
+        match &self.seen.nova {
+            NovaSeen::NoData => None,
+            NovaSeen::Listed(service) => Some(service),
+        }
+    }
+
+    pub(crate) fn nova_says_down(&self) -> bool {
+        self.service().is_some_and(|service| !service.up && !service.forced_down)
+    }
+
+    /// Channels on which it was heard at least once.
+    fn proven(&self) -> impl Iterator<Item = &'a Channel> + use<'a> {
+        let record = self.record;
+        self.seen.channels.iter().filter(move |channel| {
+            channel.last.is_some()
+                || record.is_some_and(|record| {
+                    record.proven.iter().any(|(network, kind)| (network, kind) == (&channel.network, &channel.kind))
+                })
+        })
+    }
+
+    fn is_silent(&self, channel: &Channel, span: Duration) -> bool {
+        let quiet_since = channel.last.unwrap_or_default().max(self.cycle.seen.view.unbroken_since);
+        self.cycle.now.since(quiet_since) >= span
+    }
+
+    /// Whether every channel on which it was ever heard is silent for so long; no if there is none.
+    pub(crate) fn all_silent(&self, span: Duration) -> bool {
+        let mut any = false;
+        self.proven().all(|channel| {
+            any = true;
+            self.is_silent(channel, span)
+        }) && any
+    }
+
+    /// The networks on which it is heard now.
+    pub(crate) fn heard_on(&self) -> BTreeSet<&'a str> {
+        let span = self.cycle.policy.suspect_after;
+        let heard = self.proven().filter(|channel| channel.last.is_some() && !self.is_silent(channel, span));
+        heard.map(|channel| &*channel.network).collect()
+    }
+
+    pub(crate) fn networks(&self) -> BTreeSet<&'a str> {
+        self.proven().map(|channel| &*channel.network).collect()
+    }
+
+    /// When it was last heard, and on what. One report to Nova counts: better to wait once more for nothing.
+    pub(crate) fn last_life(&self) -> Option<Time> {
+        let heard = self.seen.channels.iter().filter_map(|channel| channel.last);
+        let reported = self.service().and_then(|service| service.reported);
+        heard.chain(reported).max()
+    }
+
+    /// What was heard of it after a moment. Of Nova only what no single edit of a person can be.
+    pub(crate) fn life_after(&self, moment: Time) -> Option<String> {
+        let heard = self.seen.channels.iter().find(|channel| channel.last.is_some_and(|last| last > moment));
+        let reports = self.service().filter(|service| service.reports >= 2 && service.reported > Some(moment));
+        heard
+            .map(|channel| format!("it is heard on {}", channel.network))
+            .or_else(|| reports.map(|_| "its nova-compute reports to Nova".to_owned()))
+    }
+
+    /// Silent on every path for the whole time that policy demands, at least two of them independent. The reason, either way.
+    pub(crate) fn dead_by_silence(&self) -> Result<String, String> {
+        let (policy, now) = (self.cycle.policy, self.cycle.now);
+        let heard = self.heard_on();
+        if !heard.is_empty() {
+            return Err(format!("it is heard on {}", join(&heard)));
+        }
+        let networks = self.networks();
+        if networks.is_empty() {
+            return match (self.nova_says_down(), policy.nova_alone) {
+                (true, true) => Ok("Nova says its nova-compute is down, and nothing else watches it".to_owned()),
+                (true, false) => {
+                    Err("only Nova watches it, and one source never condemns a host (detection.nova_alone is false)"
+                        .to_owned())
+                }
+                (false, _) => Err("Nova does not say that it is down".to_owned()),
+            };
+        }
+        let quiet_since = self.last_life().unwrap_or_default().max(self.cycle.seen.view.unbroken_since);
+        if !self.all_silent(policy.silence) || now.since(quiet_since) < policy.silence {
+            return Err(format!("not silent for {} s yet", policy.silence.as_secs_f64()));
+        }
+        let paths = networks.len() + usize::from(self.nova_says_down());
+        if paths < 2 {
+            return Err(format!(
+                "only {} is silent: a second path is needed, another network or Nova's word",
+                join(&networks)
+            ));
+        }
+        let nova = if self.nova_says_down() { ", and Nova says down" } else { "" };
+        Ok(format!("silent on {}{nova}, for {} s", join(&networks), policy.silence.as_secs_f64()))
+    }
+
+    /// What the power readings prove of this host: nothing, unless the BMC was bound to it while it was well.
+    pub(crate) fn power(&self) -> PowerProof {
+        let (policy, now) = (&self.cycle.policy.fence, self.cycle.now);
+        if let Err(why) = self.is_bound() {
+            return PowerProof::None { why, since: None };
+        }
+        match &self.seen.power.reading {
+            Power::Absent => PowerProof::None { why: "no BMC is configured".into(), since: None },
+            Power::Unknown { why, since } => PowerProof::None { why: why.clone(), since: Some(*since) },
+            Power::On { at } => PowerProof::On { at: *at },
+            Power::Off { since, at } => match self.life_after(*since + IN_FLIGHT) {
+                Some(by) => PowerProof::Contradicted { by },
+                None if now.since(*at) > policy.held_within => {
+                    PowerProof::None { why: "its BMC was not read lately".into(), since: Some(*at) }
+                }
+                None if at.since(*since) < policy.off_for || !self.heard_on().is_empty() => {
+                    PowerProof::OffJustNow { epoch: *since }
+                }
+                None => PowerProof::Off { epoch: *since },
+            },
+        }
+    }
+
+    /// Whether the BMC is known to be this host's.
+    pub(crate) fn is_bound(&self) -> Result<Binding, Arc<str>> {
+        if self.seen.power.reading == Power::Absent {
+            return Err("no BMC is configured".into());
+        }
+        if let Err(why) = self.systems() {
+            return Err(why.into());
+        }
+        let bound = self.record.and_then(|record| record.bound);
+        bound.ok_or_else(|| "its BMC was never seen to be this host's, so its word proves nothing".into())
+    }
+
+    /// Host and BMC must not name different machines.
+    fn systems(&self) -> Result<(), String> {
+        match (self.seen.boot.and_then(|boot| boot.system), self.seen.power.system) {
+            (Some(host), Some(bmc)) if host != bmc => {
+                Err(format!("its BMC controls another machine (System UUID {bmc}, the host is {host})"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the host and its BMC show now of belonging together; only while the host is heard.
+    pub(crate) fn binding(&self) -> Result<Option<Binding>, String> {
+        self.systems()?;
+        let systems = (self.seen.boot.and_then(|boot| boot.system), self.seen.power.system);
+        let alive = !self.heard_on().is_empty();
+        let is_on = matches!(self.seen.power.reading, Power::On { at } if self.cycle.now.since(at) <= self.cycle.policy.fence.held_within);
+        Ok(match systems {
+            (Some(system), Some(_)) if alive => Some(Binding::SameSystem(system)),
+            _ if alive && is_on => Some(Binding::OnWhileAlive),
+            _ => None,
+        })
+    }
+
+    /// Why it should be looked at more closely.
+    pub(crate) fn suspicion(&self) -> Option<String> {
+        if let (Power::Off { .. }, Ok(_)) = (&self.seen.power.reading, self.is_bound()) {
+            return Some("its BMC says Off".to_owned());
+        }
+        if self.all_silent(self.cycle.policy.suspect_after) {
+            return Some(format!("nothing is heard of it on {}", join(&self.networks())));
+        }
+        self.nova_says_down().then(|| "Nova says its nova-compute is down".to_owned())
+    }
+}
+
+pub(crate) fn join(words: &BTreeSet<&str>) -> String {
+    let words: Vec<&str> = words.iter().copied().collect();
+    match words.as_slice() {
+        [] => "nothing".to_owned(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+impl Evidence<'_> {
+    /// The boot that is heard now, if the host was known in another one before.
+    pub(crate) fn reboot(&self) -> Option<crate::observation::BootSeen> {
+        let known = self.record?.boot?;
+        self.seen.boot.filter(|boot| boot.id != known && !self.heard_on().is_empty())
+    }
+
+    pub(crate) fn boot_after(&self, moment: Time) -> bool {
+        self.seen.boot.is_some_and(|boot| boot.heard > moment)
+    }
+
+    pub(crate) fn reports_to_nova_since(&self, moment: Time) -> bool {
+        self.service().is_some_and(|service| service.reported > Some(moment))
+    }
+
+    /// Not an edit of a person, which advances `updated_at` once.
+    pub(crate) fn reports_to_nova_twice_since(&self, moment: Time) -> bool {
+        self.reports_to_nova_since(moment) && self.service().is_some_and(|service| service.reports >= 2)
+    }
+}

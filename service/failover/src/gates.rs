@@ -1,0 +1,191 @@
+//! The gates before a fence: each a verdict with its reason, so that whoever asks why nothing happens is told.
+//!
+//! Two more of the design will stand here: *somewhere to go* (capacity) and *not dumping* (kdump).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::Cycle;
+use crate::evidence::Evidence;
+use crate::ledger::{Incident, Kind, Outcome, Phase};
+use crate::names::Host;
+
+/// What may hold an incident. The first few are judged before a fence; the others where they arise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Gate {
+    Armed,
+    WeSee,
+    NotEverybody,
+    NotFlapping,
+    NotMaintained,
+    /// It is not sure that the host is dead.
+    Evidence,
+    /// No method has confirmed a fence.
+    Fence,
+    /// The BMC says Off, and yet the host lives.
+    Contradiction,
+    /// The host is back, and something keeps it from being taken back.
+    Return,
+}
+
+impl Gate {
+    pub const ALL: [(Self, &str); 9] = [
+        (Self::Armed, "armed"),
+        (Self::WeSee, "we can see"),
+        (Self::NotEverybody, "mass failure"),
+        (Self::NotFlapping, "flapping"),
+        (Self::NotMaintained, "maintenance"),
+        (Self::Evidence, "evidence"),
+        (Self::Fence, "fence"),
+        (Self::Contradiction, "BMC contradicts"),
+        (Self::Return, "return"),
+    ];
+
+    pub fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(gate, _)| *gate == self).expect("every gate has its word").1
+    }
+
+    /// Whether a person may overrule it. Nobody can overrule that we are blind, or that there is no fence.
+    pub fn may_be_released(self) -> bool {
+        matches!(self, Self::NotEverybody | Self::NotFlapping | Self::NotMaintained)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    pub gate: Gate,
+    pub passed: bool,
+    pub why: Arc<str>,
+}
+
+impl Verdict {
+    fn of(gate: Gate, judged: Result<String, String>) -> Self {
+        let (passed, why) = match judged {
+            Ok(why) => (true, why),
+            Err(why) => (false, why),
+        };
+        Self { gate, passed, why: why.into() }
+    }
+
+    pub(crate) fn line(verdicts: &[Self]) -> String {
+        let one = |verdict: &Self| {
+            let word = if verdict.passed { "passed" } else { "held" };
+            format!("{} {word} ({})", verdict.gate.word(), verdict.why)
+        };
+        verdicts.iter().map(one).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// All gates for one host, passed or not.
+pub(crate) fn judge(evidence: &Evidence<'_>, incident: Option<&Incident>) -> Vec<Verdict> {
+    let cycle = evidence.cycle;
+    vec![
+        Verdict::of(Gate::Armed, armed(cycle)),
+        Verdict::of(Gate::WeSee, we_see(cycle)),
+        Verdict::of(Gate::NotEverybody, not_everybody(evidence)),
+        Verdict::of(Gate::NotFlapping, not_flapping(cycle, evidence.host, incident)),
+        Verdict::of(Gate::NotMaintained, not_maintained(evidence, incident)),
+    ]
+}
+
+/// The first gate that holds and that nobody has overruled.
+pub(crate) fn held<'v>(verdicts: &'v [Verdict], released: &BTreeSet<Gate>) -> Option<&'v Verdict> {
+    verdicts.iter().find(|verdict| !verdict.passed && !released.contains(&verdict.gate))
+}
+
+pub(crate) fn armed(cycle: &Cycle<'_>) -> Result<String, String> {
+    if cycle.ledger.armed { Ok("armed".to_owned()) } else { Err("disarmed: `tandem arm` lets it act".to_owned()) }
+}
+
+pub(crate) fn we_see(cycle: &Cycle<'_>) -> Result<String, String> {
+    let view = &cycle.seen.view;
+    let Some(answered) = view.nova_answered else {
+        return Err("Nova has not answered yet".to_owned());
+    };
+    if cycle.now.since(answered) > cycle.policy.see_within {
+        return Err("Nova does not answer us".to_owned());
+    }
+    if cycle.now.since(view.unbroken_since) < cycle.policy.suspect_after {
+        let what = view.broken_by.as_deref().unwrap_or("tandem-ha has just started");
+        return Err(format!("{what}: looking anew first"));
+    }
+    Ok("Nova and Keystone answer".to_owned())
+}
+
+/// Hosts silent, suspected or fenced lately stay under a share of all, overall and in each group of the host. One host is never a mass failure.
+fn not_everybody(evidence: &Evidence<'_>) -> Result<String, String> {
+    let cycle = evidence.cycle;
+    let troubled: BTreeSet<&Host> =
+        cycle.seen.hosts.keys().filter(|host| *host == evidence.host || in_trouble(cycle, host)).collect();
+    let percent = u64::from(cycle.policy.mass_failure_percent);
+    let too_many = |few: usize, all: usize| few > 1 && few as u64 * 100 >= percent * all as u64;
+    let all = cycle.seen.hosts.len();
+    if too_many(troubled.len(), all) {
+        return Err(format!("{} of {all} hosts are in trouble", troubled.len()));
+    }
+    for group in &evidence.seen.groups {
+        let members = cycle.seen.hosts.iter().filter(|(_, seen)| seen.groups.contains(group));
+        let (mut few, mut all) = (0, 0);
+        for (host, _) in members {
+            all += 1;
+            few += usize::from(troubled.contains(host));
+        }
+        if too_many(few, all) {
+            return Err(format!("{few} of {all} hosts of {group} are in trouble"));
+        }
+    }
+    Ok(format!("{} of {all} hosts in trouble", troubled.len()))
+}
+
+fn in_trouble(cycle: &Cycle<'_>, host: &Host) -> bool {
+    let silent = cycle.evidence(host).is_some_and(|evidence| evidence.all_silent(cycle.policy.suspect_after));
+    silent
+        || cycle.ledger.incidents_of(host).any(|incident| {
+            let lately = |receipt: &crate::fence::FenceReceipt| {
+                cycle.now.since(receipt.read_at) <= cycle.policy.mass_failure_window
+            };
+            matches!(incident.phase, Phase::Confirmed | Phase::Fencing) || incident.receipts.iter().any(lately)
+        })
+}
+
+/// Only outages that were fenced count: what cancels itself costs nothing.
+fn not_flapping(cycle: &Cycle<'_>, host: &Host, incident: Option<&Incident>) -> Result<String, String> {
+    let past = || {
+        let others = cycle.ledger.incidents_of(host).filter(|other| Some(&other.id) != incident.map(|this| &this.id));
+        others.filter(|other| matches!(other.outcome, Some(Outcome::Recovered | Outcome::PartlyRecovered)))
+    };
+    let within =
+        |span| past().filter(|other| other.closed.is_some_and(|closed| cycle.now.since(closed) < span)).count();
+    if within(cycle.policy.quiet) > 0 {
+        return Err(format!("it was taken back less than {} s ago", cycle.policy.quiet.as_secs()));
+    }
+    let times = within(cycle.policy.flap_window);
+    if times > cycle.policy.flap_limit as usize {
+        return Err(format!("recovered {times} times within {} s", cycle.policy.flap_window.as_secs()));
+    }
+    Ok("no recent outage".to_owned())
+}
+
+/// Somebody else's hand on the host is respected.
+pub(crate) fn not_maintained(evidence: &Evidence<'_>, incident: Option<&Incident>) -> Result<String, String> {
+    let host_policy = evidence.cycle.policy.of(evidence.host);
+    if !host_policy.enabled {
+        let segment = host_policy.segment.as_deref().unwrap_or("its segment");
+        return Err(format!("segment {segment} is disabled"));
+    }
+    let ours = |call: fn(&Incident) -> bool| incident.is_some_and(call);
+    let Some(service) = evidence.service() else { return Ok("Nova has no data of it".to_owned()) };
+    if let Some(reason) = service.disabled.as_ref().filter(|_| !ours(|incident| incident.disable.is_some())) {
+        return Err(format!("somebody disabled its compute service ({reason})"));
+    }
+    if service.forced_down && !ours(|incident| incident.force_down.is_some()) {
+        return Err("somebody forced its compute service down".to_owned());
+    }
+    Ok("nobody else works on it".to_owned())
+}
+
+impl Incident {
+    pub(crate) fn is_reboot(&self) -> bool {
+        matches!(self.kind, Kind::Reboot(_))
+    }
+}

@@ -1,0 +1,344 @@
+//! One incident, one step further: each phase knows what it waits for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::decision::{Act, Decision, How};
+use crate::evidence::{Evidence, PowerProof};
+use crate::gates::{self, Gate};
+use crate::ledger::{Incident, Kind, Outcome, Phase, Restart, RestartState};
+use crate::names::{InstanceId, Time};
+use crate::observation::{InstanceSeen, Task, VmState};
+use crate::{Cycle, evacuation, fence, reintegration};
+
+/// What is thought about one incident in one cycle.
+pub(crate) struct Thought<'a> {
+    pub(crate) cycle: &'a Cycle<'a>,
+    decisions: Vec<Decision>,
+    hold: Option<(Gate, Arc<str>)>,
+}
+
+impl<'a> Thought<'a> {
+    pub(crate) fn record(&mut self, decision: Decision) {
+        self.decisions.push(decision);
+    }
+
+    /// Says why nothing goes on; the first reason stays.
+    pub(crate) fn hold(&mut self, gate: Gate, why: String) {
+        self.hold.get_or_insert_with(|| (gate, why.into()));
+    }
+
+    /// Does it, if we are armed, see, and hold the lease for as long as it may take to be sent. Otherwise says what keeps us from it.
+    pub(crate) fn act(&mut self, act: Act, limit: Duration) -> bool {
+        // A fence is held even while Nova does not answer: the power is seen without it.
+        let blind = match act {
+            Act::PowerOff { .. } if !self.decisions_begin_a_fence(&act) => Ok(String::new()),
+            _ => gates::we_see(self.cycle),
+        };
+        for (gate, judged) in [(Gate::Armed, gates::armed(self.cycle)), (Gate::WeSee, blind)] {
+            if let Err(why) = judged {
+                self.hold(gate, why);
+                return false;
+            }
+        }
+        let in_time = self.cycle.now + limit < self.cycle.ledger.lease_until;
+        if in_time {
+            self.decisions.push(Decision::Act(act));
+        }
+        in_time
+    }
+
+    fn decisions_begin_a_fence(&self, act: &Act) -> bool {
+        self.cycle.ledger.incidents.get(act.incident()).is_none_or(|incident| !incident.was_fenced())
+    }
+
+    fn enter(&mut self, incident: &Incident, to: Phase, why: impl Into<Arc<str>>) {
+        self.record(Decision::Phase { id: incident.id.clone(), to, why: why.into() });
+    }
+}
+
+/// Everything to be done about one incident now.
+pub(crate) fn step(incident: &Incident, cycle: &Cycle<'_>) -> Vec<Decision> {
+    let mut thought = Thought { cycle, decisions: Vec::new(), hold: None };
+    match cycle.evidence(incident.host()) {
+        None => thought.hold(Gate::Evidence, "Nova no longer lists this compute service".to_owned()),
+        Some(evidence) => think(incident, &evidence, &mut thought),
+    }
+    let Thought { mut decisions, hold, .. } = thought;
+    let held = incident.hold.as_ref().map(|hold| (hold.gate, hold.why.clone()));
+    let closes = decisions.iter().any(|decision| matches!(decision, Decision::Close { .. }));
+    match hold {
+        Some((gate, why)) if held != Some((gate, why.clone())) => {
+            decisions.push(Decision::Hold { id: incident.id.clone(), gate, why });
+        }
+        None if held.is_some() && !closes => decisions.insert(0, Decision::GoOn { id: incident.id.clone() }),
+        _ => {}
+    }
+    decisions
+}
+
+fn think(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
+    match incident.phase {
+        Phase::Suspected => suspected(incident, evidence, thought),
+        Phase::Confirmed => confirmed(incident, evidence, thought),
+        Phase::Fencing => fencing(incident, evidence, thought),
+        Phase::Fenced => fenced(incident, evidence, thought),
+        Phase::ForcedDown => forced_down(incident, evidence, thought),
+        Phase::Evacuating => {
+            let holds = fence::step(incident, evidence, thought);
+            evacuation::step(incident, evidence, holds, thought);
+        }
+        Phase::Recovered | Phase::PartlyRecovered => reintegration::settled(incident, evidence, thought),
+        Phase::HostReturned => reintegration::returned(incident, evidence, thought),
+        Phase::Reintegrating => reintegration::reintegrating(incident, evidence, thought),
+        Phase::RestartingGuests => restarting_guests(incident, evidence, thought),
+        Phase::Closed => {}
+    }
+}
+
+/// Before the fence life ends the incident; a life with a new boot id was a reboot.
+fn answers_again(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) -> bool {
+    if let Some(boot) = evidence.reboot() {
+        thought.record(Decision::Kind {
+            id: incident.id.clone(),
+            kind: Kind::Reboot(boot.id),
+            why: format!("{} has booted by itself: nothing is fenced or moved", incident.host()).into(),
+        });
+        thought.record(Decision::Boot { host: incident.host().clone(), boot: boot.id });
+        return true;
+    }
+    if evidence.suspicion().is_some()
+        || (evidence.heard_on().is_empty() && !evidence.reports_to_nova_since(incident.opened))
+    {
+        return false;
+    }
+    let why = format!("{} answers again", incident.host());
+    thought.record(Decision::Close { id: incident.id.clone(), outcome: Outcome::Cancelled, why: why.into() });
+    true
+}
+
+fn suspected(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
+    if incident.is_reboot() {
+        return rebooted(incident, evidence, thought);
+    }
+    if answers_again(incident, evidence, thought) {
+        return;
+    }
+    match proof_of_death(incident, evidence) {
+        Ok(why) => thought.enter(incident, Phase::Confirmed, why),
+        Err(why) => {
+            if let PowerProof::Contradicted { by } = evidence.power() {
+                thought.hold(Gate::Contradiction, format!("its BMC says Off, but {by}"));
+            } else if evidence.cycle.now.since(incident.opened) > evidence.cycle.policy.silence {
+                thought.hold(Gate::Evidence, why);
+            }
+        }
+    }
+}
+
+fn proof_of_death(incident: &Incident, evidence: &Evidence<'_>) -> Result<String, String> {
+    if matches!(evidence.power(), PowerProof::Off { .. }) {
+        return Ok("its BMC says Off, and nothing is heard of it".to_owned());
+    }
+    if fence::holds(incident, evidence).is_ok() {
+        return Ok("a person says that it is off, and nothing is heard of it".to_owned());
+    }
+    evidence.dead_by_silence()
+}
+
+fn confirmed(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
+    if answers_again(incident, evidence, thought) {
+        return;
+    }
+    if let Err(why) = proof_of_death(incident, evidence) {
+        return thought.enter(incident, Phase::Suspected, why);
+    }
+    let verdicts = gates::judge(evidence, Some(incident));
+    let held = gates::held(&verdicts, &incident.released).map(|verdict| (verdict.gate, verdict.why.to_string()));
+    if verdicts != incident.gates {
+        thought.record(Decision::Gates { id: incident.id.clone(), verdicts });
+    }
+    match held {
+        Some((gate, why)) => thought.hold(gate, why),
+        None => thought.enter(incident, Phase::Fencing, "every gate is passed"),
+    }
+}
+
+fn fencing(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
+    if fence::step(incident, evidence, thought) {
+        return thought.enter(incident, Phase::Fenced, "the fence is confirmed");
+    }
+    // What was sent may still be carried out: until the power has been read after it, the host counts as neither alive nor dead.
+    let on_its_way = incident.power_off.as_ref().is_some_and(|call| {
+        let limit = evidence.cycle.policy.fence.limit;
+        let over = call.answer.as_ref().map_or(call.begun + limit, |(at, _)| *at);
+        !matches!(evidence.power(), PowerProof::On { at } if at > over + limit / 2)
+    });
+    if !on_its_way && !incident.was_fenced() && !evidence.heard_on().is_empty() && evidence.suspicion().is_none() {
+        thought.withdraw();
+        answers_again(incident, evidence, thought);
+    }
+}
+
+impl Thought<'_> {
+    /// Takes back what was thought so far: the host lives.
+    fn withdraw(&mut self) {
+        self.decisions.clear();
+        self.hold = None;
+    }
+}
+
+fn fenced(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
+    if !fence::step(incident, evidence, thought) {
+        return;
+    }
+    let policy = &evidence.cycle.policy.evacuation;
+    match &incident.force_down {
+        Some(call) if call.is_done() => {
+            thought.enter(incident, Phase::ForcedDown, "Nova lets its instances be evacuated")
+        }
+        Some(call) if !fence::may_repeat(call, evidence.cycle.now, policy.call_limit, policy.call_retry) => {
+            said_why(call.failure(), "Nova did not force it down", thought);
+        }
+        _ => {
+            thought.act(Act::ForceDown { id: incident.id.clone() }, policy.call_limit);
+        }
+    }
+}
+
+/// Force down first: a disable of a host that Nova believes up waits 60 s for its nova-compute.
+fn forced_down(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
+    if !fence::step(incident, evidence, thought) {
+        return;
+    }
+    let policy = &evidence.cycle.policy.evacuation;
+    let disabled_by_others =
+        incident.disable.is_none() && evidence.service().is_some_and(|service| service.disabled.is_some());
+    match &incident.disable {
+        Some(call) if call.is_done() => thought.enter(incident, Phase::Evacuating, "the scheduler keeps off it"),
+        None if disabled_by_others => {
+            thought.enter(incident, Phase::Evacuating, "its compute service was disabled already")
+        }
+        Some(call) if !fence::may_repeat(call, evidence.cycle.now, policy.call_limit, policy.call_retry) => {
+            said_why(call.failure(), "Nova did not disable it", thought);
+        }
+        _ => {
+            thought.act(Act::Disable { id: incident.id.clone() }, policy.call_limit);
+        }
+    }
+}
+
+pub(crate) fn said_why(failure: Option<&Arc<str>>, what: &str, thought: &mut Thought<'_>) {
+    if let Some(why) = failure {
+        thought.hold(Gate::WeSee, format!("{what}: {why}"));
+    }
+}
+
+/// The host has booted by itself. What ran on it is noted before nova-compute changes it, and started once nova-compute reports.
+fn rebooted(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
+    let Some(listing) = evidence.cycle.listing(incident.host()).filter(|listing| listing.at >= incident.opened) else {
+        return;
+    };
+    let ran = listing.instances.iter().filter(|(_, instance)| instance.state == VmState::Active);
+    for (id, instance) in ran {
+        thought.record(Decision::Restart {
+            id: incident.id.clone(),
+            instance: *id,
+            name: instance.name.clone(),
+            state: RestartState::Waiting { not_before: evidence.cycle.now },
+        });
+    }
+    thought.enter(incident, Phase::RestartingGuests, "its guests are started once nova-compute is back");
+}
+
+fn restarting_guests(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
+    if evidence.all_silent(evidence.cycle.policy.silence) {
+        let why = format!("{} fell silent again", incident.host());
+        return thought.record(Decision::Close {
+            id: incident.id.clone(),
+            outcome: Outcome::Rebooted,
+            why: why.into(),
+        });
+    }
+    if incident.restarts.values().all(|restart| restart.state.is_settled()) {
+        let why = restarted(incident);
+        return thought.record(Decision::Close {
+            id: incident.id.clone(),
+            outcome: Outcome::Rebooted,
+            why: why.into(),
+        });
+    }
+    let maintained = gates::not_maintained(evidence, Some(incident)).err();
+    if let Some(why) = maintained.filter(|_| !incident.released.contains(&Gate::NotMaintained)) {
+        return thought.hold(Gate::NotMaintained, why);
+    }
+    let back =
+        evidence.reports_to_nova_since(incident.phase_since) && evidence.service().is_some_and(|service| service.up);
+    if !back {
+        if evidence.cycle.now.since(incident.phase_since) > evidence.cycle.policy.evacuation.unknown {
+            thought.hold(Gate::Return, "its nova-compute does not report: its guests cannot be started".to_owned());
+        }
+        return;
+    }
+    for (id, restart) in incident.restarts.iter().filter(|(_, restart)| !restart.state.is_settled()) {
+        restart_one(incident, evidence, (*id, restart), thought);
+    }
+}
+
+fn restarted(incident: &Incident) -> String {
+    let running = incident.restarts.values().filter(|restart| restart.state == RestartState::Running).count();
+    format!("{running} of {} guests run again", incident.restarts.len())
+}
+
+fn restart_one(
+    incident: &Incident,
+    evidence: &Evidence<'_>,
+    (id, restart): (InstanceId, &Restart),
+    thought: &mut Thought<'_>,
+) {
+    let (now, policy) = (evidence.cycle.now, &evidence.cycle.policy.evacuation);
+    let Some(listing) = evidence.cycle.listing(incident.host()) else { return };
+    let becomes =
+        |state| Decision::Restart { id: incident.id.clone(), instance: id, name: restart.name.clone(), state };
+    let named = |why: &str| becomes(RestartState::Named { why: why.into() });
+    let looked_after = |moment: Time| listing.at > moment;
+    let Some(seen) = listing.instances.get(&id) else {
+        return thought.record(named("it is on this host no more"));
+    };
+    match &restart.state {
+        RestartState::Asked if looked_after(restart.asked.unwrap_or_default()) && runs(seen) => {
+            thought.record(becomes(RestartState::Running));
+        }
+        RestartState::Asked if now.since(restart.asked.unwrap_or_default()) > policy.unknown => {
+            thought.record(becomes(RestartState::Waiting { not_before: now }));
+        }
+        RestartState::Waiting { not_before }
+            if looked_after(*not_before) && now >= *not_before + retry(restart, policy.retry) =>
+        {
+            if restart.attempt >= policy.attempts {
+                return thought.record(named("it did not start"));
+            }
+            let Some(how) = how(seen) else { return };
+            let act = Act::Start { id: incident.id.clone(), instance: id, attempt: restart.attempt + 1, how };
+            thought.act(act, policy.begin);
+        }
+        _ => {}
+    }
+}
+
+fn retry(restart: &Restart, pause: Duration) -> Duration {
+    if restart.attempt == 0 { Duration::ZERO } else { pause }
+}
+
+fn runs(seen: &InstanceSeen) -> bool {
+    seen.state == VmState::Active && seen.running && seen.task == Task::None
+}
+
+/// Its kernel booted anew, so nothing of the guest is left: what Nova still calls active and running is not.
+fn how(seen: &InstanceSeen) -> Option<How> {
+    match (&seen.state, &seen.task) {
+        (VmState::Stopped, Task::None) => Some(How::Start),
+        (VmState::Active, Task::None) => Some(How::HardReboot),
+        _ => None,
+    }
+}

@@ -1,0 +1,3 @@
+//! The daemon `tandem-ha`.
+
+fn main() {}
