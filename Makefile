@@ -3,20 +3,19 @@
 MINICLOUD := tests/minicloud/minicloud
 PYTHON_TOOLS := target/python-tools/bin
 CHECKS := PYTHONPATH=tests python3 -m minicloud.checks
+FAILOVER := PYTHONPATH=tests python3 -m failover
+RELEASE := cargo build --release --quiet -p tandem-ha -p tandem
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check cloud-test bench-client recordings tools fmt
+.PHONY: help demo drills test check cloud-test bench-client recordings tools fmt
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## a real OpenStack on this machine, and a look at it
-	$(MINICLOUD) up
-	$(MINICLOUD) exec openstack compute service list
-	$(MINICLOUD) exec openstack hypervisor list
-	$(MINICLOUD) status
-	@echo "It stays up: $(MINICLOUD) --help tells what can be done to it, $(MINICLOUD) down ends it."
+demo: ## a host dies and its instances come back; FAULT=off|hang|crash|cut|reboot|bmc-lies|two-hosts, KEEP=1
+	$(RELEASE)
+	@$(FAILOVER) demo
 
 test: tools check cloud-test ## everything: installs what it needs (root, apt, pip, cargo)
 
@@ -35,6 +34,10 @@ cloud-test: ## what needs a real OpenStack: one cloud is brought up, used by all
 	$(MINICLOUD) exec cargo nextest run --offline -p system-tests --features minicloud --test client-cloud \
 	    --no-fail-fast --cargo-quiet --profile cloud
 	$(CHECKS) down
+
+drills: ## every story of the demo and kill -9 of tandem-ha, on a real OpenStack of five hosts
+	$(RELEASE)
+	@$(FAILOVER) drills
 
 bench-client: ## 1,000 servers listed and parsed -> target/bench/client.json
 	TANDEM_BENCH_PYTHON="$(lastword $(wildcard $(CURDIR)/target/minicloud/venv-*/bin/python))" \
