@@ -8,7 +8,7 @@ RELEASE := cargo build --release --quiet -p tandem-ha -p tandem
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .DEFAULT_GOAL := help
-.PHONY: help demo drills test check cloud-test bench-client recordings tools fmt
+.PHONY: help demo drills test check cloud-test bench-failover bench-client recordings tools fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ cloud-test: ## what needs a real OpenStack: one cloud is brought up, used by all
 drills: ## every story of the demo and kill -9 of tandem-ha, on a real OpenStack of five hosts
 	$(RELEASE)
 	@$(FAILOVER) drills
+
+bench-failover: ## by hand, Tandem, Masakari: 75 minutes -> target/bench/failover.json; BENCH=--quick is shorter
+	$(RELEASE)
+	@$(FAILOVER) bench $(BENCH)
 
 bench-client: ## 1,000 servers listed and parsed -> target/bench/client.json
 	TANDEM_BENCH_PYTHON="$(lastword $(wildcard $(CURDIR)/target/minicloud/venv-*/bin/python))" \
