@@ -66,7 +66,7 @@ def parser():
     )
     host.add_argument("name", metavar="NAME")
     verbs = host.add_subparsers(required=True, metavar="VERB", dest="verb")
-    for verb in ("on", "off", "crash", "hang", "resume", "reboot"):
+    for verb in ("on", "off", "crash", "hang", "resume", "reboot", "services"):
         verbs.add_parser(verb).set_defaults(act=getattr(hosts, verb))
     for verb in ("cut", "mend"):
         link = verbs.add_parser(verb)
@@ -98,6 +98,7 @@ HOST_HELP = """verbs:
   cut, mend       [--net mgmt|storage|all] links only: what runs goes on running
   bmc MODE        ok; dead: swallows packets; slow: answers after 8 s; lies: says Off and does nothing
   compute HOW     start, stop (kill -9) or restart nova-compute alone; the guests live on
+  services        start anew the executables of the host's directory `services`, which every boot starts by itself
   exec COMMAND    run a command inside the host
 """
 

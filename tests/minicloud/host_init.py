@@ -1,6 +1,7 @@
 """The first process of a host: gives it an identity, starts nova-compute, answers on port 22, reaps what dies.
 
-It runs as PID 1 of a PID namespace (`hosts.boot`), so killing it kills the host. SIGUSR1 starts nova-compute again.
+It runs as PID 1 of a PID namespace (`hosts.boot`), so killing it kills the host. SIGUSR1 starts nova-compute again,
+SIGUSR2 the host's other services.
 """
 
 import os
@@ -21,9 +22,10 @@ def main(name):
     layout = Layout()
     host = layout.host(name)
     settle(host)
-    compute = Compute(layout, host)
-    signal.signal(signal.SIGUSR1, lambda *_: compute.wanted.set())
-    threading.Thread(target=compute.keep_starting, daemon=True).start()
+    compute, services = Compute(layout, host), Services(layout, host)
+    for number, part in ((signal.SIGUSR1, compute), (signal.SIGUSR2, services)):
+        signal.signal(number, lambda *_, part=part: part.wanted.set())
+        threading.Thread(target=part.keep_starting, daemon=True).start()
     for address in host.addresses.values():
         listen(address)
     write_pid(host, "init")
@@ -114,6 +116,29 @@ class Compute:
                 stderr=log,
                 start_new_session=True,
             )
+
+
+class Services:
+    """What stands in the host's `services` directory: executables, each started at boot, and all anew when asked."""
+
+    def __init__(self, layout, host):
+        self.logs = layout.logs
+        self.host = host
+        self.running = []
+        self.wanted = threading.Event()
+        self.wanted.set()
+
+    def keep_starting(self):
+        while True:
+            self.wanted.wait()
+            self.wanted.clear()
+            for child in self.running:
+                child.kill()
+            self.running = [self.start(path) for path in sorted((self.host.dir / "services").glob("*"))]
+
+    def start(self, path):
+        with open(self.logs / f"{path.name}-{self.host.name}.log", "ab") as log:
+            return subprocess.Popen([path], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
 def become(name, command):

@@ -202,6 +202,12 @@ def compute(host, verb):
                 raise Problem(f"nova-compute does not start on {host.name}")
 
 
+def services(host):
+    """Starts anew what stands in its `services` directory; a boot starts it by itself."""
+    with alone(host):
+        os.kill(running(host), signal.SIGUSR2)
+
+
 def enter(host):
     """The words that run a command inside a host, as its init would have started it."""
     pid = running(host)

@@ -222,6 +222,18 @@ class Life(unittest.TestCase):
         minicloud("host", "cmp3", "mend")
         self.assertEqual(host_state("cmp3")["links"], {"mgmt": "up", "storage": "up"})
 
+    def test_every_boot_starts_the_services_of_the_host(self):
+        log = LAYOUT.logs / "probe-cmp3.log"
+        probe = LAYOUT.host("cmp3").dir / "services" / "probe"
+        probe.parent.mkdir(exist_ok=True)
+        probe.write_text("#!/bin/sh\ncat /proc/sys/kernel/random/boot_id\nexec sleep 1000\n")
+        probe.chmod(0o755)
+        minicloud("host", "cmp3", "services")
+        eventually(lambda: log.exists() and len(log.read_text().split()) == 1, "it is started when asked")
+        minicloud("host", "cmp3", "reboot")
+        eventually(lambda: len(set(log.read_text().split())) == 2, "it is started by the boot")
+        probe.unlink()
+
     def test_a_wedged_host_does_not_heed_a_graceful_shutdown(self):
         minicloud("host", "cmp3", "hang")
         Bmc("cmp3").reset("GracefulShutdown")
