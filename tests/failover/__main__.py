@@ -6,7 +6,6 @@ import sys
 
 from minicloud.layout import Problem
 
-
 ENTRIES = ("demo", "drills", "bench")
 
 
