@@ -1,1 +1,4 @@
 //! tandem-ha: watches compute hosts, decides which are dead, fences them and evacuates their instances.
+pub mod config;
+pub mod fence;
+pub mod watch;

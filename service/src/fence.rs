@@ -1,0 +1,3 @@
+//! Makes sure that a host runs nothing.
+
+pub mod redfish;

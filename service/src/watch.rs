@@ -1,0 +1,4 @@
+//! Watches for signs of life.
+
+pub mod heartbeat;
+pub mod reach;

@@ -1,0 +1,1 @@
+//! TCP reachability of compute hosts.
