@@ -1,6 +1,6 @@
 //! The command line of Tandem: asks tandem-ha, shows what it says, and passes an operator's orders on.
 //!
-//! It judges nothing. What it prints is the daemon's own sentences, and what it ends with is one of six exit codes (`failure.rs`).
+//! It judges nothing: it prints the daemon's own sentences, and ends with one of six exit codes (`failure.rs`).
 
 mod address;
 mod answer;

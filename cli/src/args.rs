@@ -1,0 +1,270 @@
+//! What can be typed: the one definition behind parsing, `--help`, completions and the man page.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+const AFTER: &str = "\
+Where the server is: --ha, else TANDEM_HA_URL, else `ha = \"URL\"` in the file of --config, else in
+~/.config/tandem/tandem.toml, else in /etc/tandem/tandem.toml, else unix:/run/tandem/ha.sock.
+The socket is open to root alone and takes every order; the TCP port only reads.
+
+Exit codes:
+  0  done
+  1  refused or failed (the reason is on stderr)
+  2  usage or configuration
+  3  server not reached
+  4  not found
+  5  held: a gate says no (plan), or something is held (status)
+
+Examples:
+  tandem status --watch                     what goes on, redrawn every second
+  tandem plan cmp1                          what would be done if cmp1 died now
+  tandem incident show 3f2a --follow        one incident, until its instances are back
+  tandem --ha http://127.0.0.1:15868 status";
+
+/// Sees and steers Tandem, which evacuates instances of dead compute hosts
+#[derive(Debug, Parser)]
+#[command(name = "tandem", version, arg_required_else_help = true, max_term_width = 110, after_help = AFTER)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which tandem-ha is asked, and for how long.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServerArgs {
+    /// Address of tandem-ha: http://HOST:PORT or unix:/PATH [env: TANDEM_HA_URL]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Server")]
+    pub(crate) ha: Option<String>,
+    /// File with the address: `ha = "URL"`
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Server")]
+    pub(crate) config: Option<PathBuf>,
+    /// Seconds until an answer must be there, whole
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(help_heading = "Server")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Json {
+    /// Print the answer of tandem-ha unchanged
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Armed or not, whether Tandem sees, every host, every open incident
+    #[command(after_help = "\
+Ends with 5 while a host or an incident is held. --json prints the answer of /v2/hosts.
+
+Channels are the ways on which a host shows life; \"4 of 4\" means life on all of them.
+Bars: # moved, ! named (not moved, with a reason), > moving, . waiting.
+
+Examples:
+  tandem status
+  tandem status --watch --interval 5
+  tandem status --json | jq '.hosts[] | select(.standing != \"well\")'")]
+    Status {
+        /// Redraw until Ctrl-C
+        #[arg(long, short)]
+        watch: bool,
+        /// Seconds between two looks
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, requires = "watch")]
+        interval: Duration,
+        #[command(flatten)]
+        json: Json,
+    },
+
+    /// Open incidents, newest first; with --all the closed ones too
+    #[command(after_help = "\
+Examples:
+  tandem incidents
+  tandem incidents --all --host cmp1
+  tandem incidents --all --limit 500 --json")]
+    Incidents {
+        /// Closed ones too
+        #[arg(long, short)]
+        all: bool,
+        /// Only those of this host (its name in Nova)
+        #[arg(long, value_name = "HOST", value_parser = not_empty)]
+        host: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        #[command(flatten)]
+        json: Json,
+    },
+
+    /// One incident
+    #[command(arg_required_else_help = true)]
+    Incident {
+        #[command(subcommand)]
+        command: IncidentCommand,
+    },
+
+    /// What would be done if HOST died now, gate by gate, without doing it
+    #[command(after_help = "\
+Ends with 5 when a gate says no.
+
+Examples:
+  tandem plan cmp1
+  tandem plan cmp1 --json | jq .plan.gates")]
+    Plan {
+        /// The host's name in Nova
+        #[arg(value_parser = not_empty)]
+        host: String,
+        #[command(flatten)]
+        json: Json,
+    },
+
+    /// Lets Tandem fence and evacuate
+    #[command(after_help = "\
+A new database starts disarmed. Needs the control socket (root).
+
+Examples:
+  sudo tandem arm")]
+    Arm {
+        #[command(flatten)]
+        json: Json,
+    },
+
+    /// Freezes everything: nothing is fenced or evacuated until `tandem arm`
+    #[command(after_help = "\
+Hosts are watched and incidents recorded all the same. Needs the control socket (root).
+
+Examples:
+  sudo tandem disarm --reason 'switch upgrade in row 3 until 04:00'")]
+    Disarm {
+        /// Why; it stands in the record
+        #[arg(long, value_name = "TEXT", value_parser = not_empty)]
+        reason: String,
+        #[command(flatten)]
+        json: Json,
+    },
+
+    /// Lets a held incident go on
+    #[command(after_help = "\
+You overrule the gate that holds the incident: `tandem incident show ID` says which and why.
+ID may be shortened as long as it is unambiguous. Needs the control socket (root).
+
+Examples:
+  sudo tandem release 3f2a --reason 'rack 3 lost its power, the others are fine'")]
+    Release {
+        /// The incident, or the beginning of its id
+        #[arg(value_parser = not_empty)]
+        id: String,
+        /// Why; it stands in the record
+        #[arg(long, value_name = "TEXT", value_parser = not_empty)]
+        reason: String,
+        #[command(flatten)]
+        json: Json,
+    },
+
+    /// States that HOST is off, where no BMC could prove it
+    #[command(after_help = "\
+You vouch that HOST runs nothing any more and stays off: its instances are started elsewhere
+at once. If it still runs, two copies write to one disk. Pull the plug first, then say so.
+Refused while the host shows life or has no open incident. Needs the control socket (root).
+
+Examples:
+  sudo tandem fence cmp1 --manual --reason 'pulled both power cords, slot 14'")]
+    Fence {
+        /// The host's name in Nova
+        #[arg(value_parser = not_empty)]
+        host: String,
+        /// By hand: you have switched it off yourself
+        #[arg(long, required = true)]
+        manual: bool,
+        /// What you did; it stands in the record as the proof
+        #[arg(long, value_name = "TEXT", value_parser = not_empty)]
+        reason: String,
+        #[command(flatten)]
+        json: Json,
+    },
+
+    /// Completions of a shell, to stdout
+    #[command(after_help = "\
+Examples:
+  tandem completions bash > /etc/bash_completion.d/tandem
+  tandem completions zsh  > /usr/local/share/zsh/site-functions/_tandem
+  tandem completions fish > ~/.config/fish/completions/tandem.fish")]
+    Completions { shell: Shell },
+
+    /// The man page, to stdout
+    #[command(after_help = "\
+Examples:
+  tandem man > /usr/local/share/man/man1/tandem.1
+  tandem man | man -l -")]
+    Man,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IncidentCommand {
+    /// The whole story: gates, receipts, moves, timeline
+    #[command(after_help = "\
+ID may be shortened as long as it is unambiguous. --follow goes on until the incident is settled
+(recovered, partly recovered or closed); while it is held, it waits.
+
+Examples:
+  tandem incident show 3f2a
+  tandem incident show 3f2a --follow
+  tandem incident show 3f2a --json | jq '.incident.moves'")]
+    Show {
+        /// The incident, or the beginning of its id
+        #[arg(value_parser = not_empty)]
+        id: String,
+        /// Progress, until it is settled
+        #[arg(long, short)]
+        follow: bool,
+        /// Seconds between two looks
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, requires = "follow")]
+        interval: Duration,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+/// What changes something. Each is one POST.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Arm,
+    Disarm { reason: String },
+    Release { id: String, reason: String },
+    Fence { host: String, reason: String },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+fn not_empty(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("must not be empty".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// At least 0.1: nobody reads faster, and the daemon has better things to do.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let allowed = "must be seconds, from 0.1 to 86400";
+    let seconds: f64 = text.parse().map_err(|_| allowed.to_owned())?;
+    if (0.1..=86_400.0).contains(&seconds) { Ok(Duration::from_secs_f64(seconds)) } else { Err(allowed.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        super::Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,101 @@
+//! Times, spans and bars, as people read them.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::answer::{Counts, Text};
+
+/// A moment to the second, in UTC as everything the daemon logs: "2026-11-03 03:12:44Z".
+pub(crate) fn when(text: &Text) -> String {
+    formatted(text, "%Y-%m-%d %H:%M:%SZ")
+}
+
+/// A moment to the millisecond.
+pub(crate) fn precisely(text: &Text) -> String {
+    formatted(text, "%Y-%m-%d %H:%M:%S%.3fZ")
+}
+
+/// What is no moment is shown as it is.
+fn formatted(text: &Text, format: &str) -> String {
+    text.at().map_or_else(|| text.to_string(), |at| at.format(format).to_string())
+}
+
+/// How long ago; the clocks of two machines may differ, so never less than nothing.
+pub(crate) fn since(text: &Text, now: DateTime<Utc>) -> Option<String> {
+    text.at().map(|at| lasted((now - at).max(TimeDelta::zero())))
+}
+
+/// Seconds after `start`: "+12.4 s".
+pub(crate) fn offset(text: &Text, start: &Text) -> String {
+    match (text.at(), start.at()) {
+        (Some(at), Some(start)) => format!("{:+.1} s", seconds(at - start)),
+        _ => String::new(),
+    }
+}
+
+/// Two units at most: "8.2 s", "3 min 20 s", "2 h 5 min", "3 d 4 h".
+pub(crate) fn lasted(span: TimeDelta) -> String {
+    let whole = span.num_seconds();
+    match whole {
+        ..60 => format!("{:.1} s", seconds(span)),
+        60..3_600 => format!("{} min {} s", whole / 60, whole % 60),
+        3_600..86_400 => format!("{} h {} min", whole / 3_600, whole % 3_600 / 60),
+        86_400.. => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3_600),
+    }
+}
+
+fn seconds(span: TimeDelta) -> f64 {
+    span.as_seconds_f64()
+}
+
+/// `[####>>..]`: # moved, ! named, > moving, . waiting. The unsettled is never drawn as settled.
+pub(crate) fn bar(counts: Counts, width: u64) -> String {
+    let Counts { total, moved, moving, named, .. } = counts;
+    if total == 0 {
+        return format!("[{}]", " ".repeat(cells(width)));
+    }
+    let upto = |count: u64| {
+        cells(u64::try_from(u128::from(count.min(total)) * u128::from(width) / u128::from(total)).unwrap_or(width))
+    };
+    let (a, b, c) = (moved, moved.saturating_add(named), moved.saturating_add(named).saturating_add(moving));
+    let (a, b, c) = (upto(a), upto(b), upto(c));
+    format!("[{}{}{}{}]", "#".repeat(a), "!".repeat(b - a), ">".repeat(c - b), ".".repeat(cells(width) - c))
+}
+
+fn cells(width: u64) -> usize {
+    usize::try_from(width).unwrap_or(0)
+}
+
+/// "5 of 12 moved, 2 moving, 4 waiting, 1 named"; what is none is left out.
+pub(crate) fn counts(counts: Counts) -> String {
+    if counts.total == 0 {
+        return "no instances".to_owned();
+    }
+    let rest = [(counts.moving, "moving"), (counts.waiting, "waiting"), (counts.named, "named")];
+    let rest = rest.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}"));
+    format!("{} of {} moved{}", counts.moved, counts.total, rest.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_full_only_when_all_are_settled() {
+        let of = |total, moved, moving, named| bar(Counts { total, moved, moving, named, waiting: 0 }, 10);
+        assert_eq!(of(12, 0, 0, 0), "[..........]");
+        assert_eq!(of(10, 3, 2, 1), "[###!>>....]");
+        assert_eq!(of(1000, 999, 0, 0), "[#########.]");
+        assert_eq!(of(12, 11, 0, 1), "[#########!]");
+        assert_eq!(of(3, u64::MAX, u64::MAX, u64::MAX), "[##########]");
+        assert_eq!(of(0, 0, 0, 0), "[          ]");
+    }
+
+    #[test]
+    fn spans_have_two_units_at_most() {
+        let of = |milliseconds| lasted(TimeDelta::milliseconds(milliseconds));
+        assert_eq!(of(8_240), "8.2 s");
+        assert_eq!(of(200_000), "3 min 20 s");
+        assert_eq!(of(7_500_000), "2 h 5 min");
+        assert_eq!(of(273_600_000), "3 d 4 h");
+    }
+}
