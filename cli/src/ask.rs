@@ -10,6 +10,7 @@ use crate::show;
 
 /// How many incidents an abbreviated id is sought in.
 const SOUGHT: &str = "1000";
+const LISTED: &str = "`tandem incidents --all` lists them";
 
 pub(crate) async fn look(server: &Server) -> Result<Status, Failure> {
     beside(server, &hosts(server).await?).await
@@ -91,7 +92,7 @@ pub(crate) async fn one_incident(server: &Server, id: &str) -> Result<Answer, Fa
     server.get(&["v2", "incidents", id], &[]).await.map_err(|failure| no_such_incident(failure, id))
 }
 
-/// The id that begins like `given`. What no list knows is taken as it is: the daemon may know more than it lists.
+/// The id that begins like `given`, among the newest. A whole one is not sought: it may be older than what is listed.
 pub(crate) async fn whole_id(server: &Server, given: &str) -> Result<String, Failure> {
     const LENGTH_OF_A_UUID: usize = 36;
     let given = given.to_lowercase();
@@ -108,7 +109,11 @@ fn choose(given: &str, mut candidates: Vec<String>) -> Result<String, Failure> {
         return Ok(exact.clone());
     }
     match candidates.len() {
-        0 => Ok(given.to_owned()),
+        0 => Err(Failure::NotFound {
+            what: "incident".to_owned(),
+            message: format!("no id among the newest {SOUGHT} begins with {given:?}"),
+            remedy: LISTED.to_owned(),
+        }),
         1 => Ok(candidates.remove(0)),
         _ => Err(Failure::Ambiguous { given: given.to_owned(), candidates }),
     }
@@ -116,11 +121,9 @@ fn choose(given: &str, mut candidates: Vec<String>) -> Result<String, Failure> {
 
 pub(crate) fn no_such_incident(failure: Failure, id: &str) -> Failure {
     match failure {
-        Failure::Refused { status: 404, message, .. } => Failure::NotFound {
-            what: format!("incident: {id}"),
-            message,
-            remedy: "`tandem incidents --all` lists them".to_owned(),
-        },
+        Failure::Refused { status: 404, message, .. } => {
+            Failure::NotFound { what: format!("incident: {id}"), message, remedy: LISTED.to_owned() }
+        }
         other => other,
     }
 }

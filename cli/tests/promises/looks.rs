@@ -187,7 +187,7 @@ fn an_unknown_incident_or_host_is_not_found() -> Result<()> {
     ];
     let fake = Fake::start(Way::Socket, &answers)?;
     fake.run(&["incident", "show", id])?.fails(4, &["there is no incident 0000", "tandem incidents --all"]);
-    fake.run(&["incident", "show", "ffff", "--follow"])?.fails(4, &["no such incident: ffff"]);
+    fake.run(&["incident", "show", "ffff", "--follow"])?.fails(4, &["no such incident: no id among", "\"ffff\""]);
     fake.run(&["plan", "cmp/9"])?.fails(4, &["no such host: cmp/9: Nova has no host cmp/9", "tandem status"]);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! On a terminal: pictures that are redrawn, bars, and everything as it was afterwards.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -131,6 +131,28 @@ fn watch_restores_the_terminal_before_it_tells_a_failure() -> Result<()> {
     assert_eq!(code, Some(1), "{seen:?}");
     let (_, after) = seen.split_once(LEFT).context("the terminal was not restored")?;
     assert!(after.contains("not tandem-ha's"), "{seen:?}");
+    Ok(())
+}
+
+#[test]
+fn watch_without_a_terminal_prints_one_picture_after_the_other() -> Result<()> {
+    let pictures = |json: bool, text: &str| -> Result<String> {
+        let (_fake, mut command) = watched(&[])?;
+        command.args(json.then_some("--json")).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("it is piped")?).lines();
+        let mut seen = String::new();
+        while seen.matches(text).count() < 2 {
+            seen.push_str(&(lines.next().context("it ended")?? + "\n"));
+        }
+        kill_process(Pid::from_child(&child), Signal::INT)?;
+        lines.for_each(drop);
+        ensure!(child.wait()?.code() == Some(0), "Ctrl-C is how it ends");
+        Ok(seen)
+    };
+    let seen = pictures(false, "OPEN INCIDENTS\n")?;
+    assert!(!seen.contains('\u{1b}'), "{seen:?}");
+    assert_eq!(pictures(true, "\"armed\"")?, format!("{}\n", hosts()).repeat(2));
     Ok(())
 }
 
