@@ -208,7 +208,7 @@ pub(crate) enum IncidentCommand {
     /// The whole story: gates, receipts, moves, timeline
     #[command(after_help = "\
 ID may be shortened as long as it is unambiguous. --follow goes on until the incident is settled
-(recovered, partly recovered or closed); while it is held, it waits.
+(recovered, partly recovered or closed); while it is held, it waits. Ctrl-C before that: exit code 130.
 
 Examples:
   tandem incident show 3f2a
