@@ -320,11 +320,17 @@ def wait_for_hosts(layout):
     """Every nova-compute is up in Nova, mapped into its cell and known to Placement: the scheduler would take it."""
     api = identity.Api()
     wanted = {host.name: host for host in layout.hosts()}
+    restarted = set()
 
     def seen():
         services = api.get("nova", "/v2.1/os-services?binary=nova-compute")["services"]
         for service in services:
-            take_back(api, service)
+            host = wanted.get(service["host"])
+            at_work = host and hosts.nova_compute(host) == "up"
+            if not take_back(api, service) and at_work and host not in restarted:
+                # It was evacuated from while it ran: only a start completes that.
+                hosts.compute(host, "restart")
+                restarted.add(host)
         by_host = {service["host"]: service for service in services}
         at_work = {name for name, host in wanted.items() if name in by_host and takes_work(host, by_host[name])}
         mapped = {row["service"]["host"] for row in api.get("nova", "/v2.1/os-hypervisors/detail")["hypervisors"]}
@@ -356,13 +362,16 @@ def takes_work(host, service):
 
 
 def take_back(api, service):
-    """Lifts what somebody did to a compute service; Nova refuses while evacuations from it are not completed."""
+    """Lifts what somebody did to a compute service; False: Nova refuses while evacuations from it are not completed."""
     where = f"/v2.1/os-services/{service['id']}"
-    with contextlib.suppress(Problem):
+    try:
         if service["forced_down"]:
             api.put("nova", where, {"forced_down": False})
         if service["status"] == "disabled":
             api.put("nova", where, {"status": "enabled"})
+    except Problem:
+        return False
+    return True
 
 
 # ---- down, status ----
