@@ -173,7 +173,13 @@ def send_heartbeats(stage):
         secret(key_file(stage), secrets.token_hex(32))
     for host in stage.layout.hosts():
         config = host.dir / "heartbeat.toml"
-        lines = ["[heartbeat]", f'key_file = "{key_file(stage)}"', f'host = "{host.name}"']
+        lines = [
+            "[heartbeat]",
+            f'key_file = "{key_file(stage)}"',
+            f'host = "{host.name}"',
+            # Where the machine shows none, its hosts do not either.
+            f'system_uuid_file = "{host.dir / "system_uuid"}"',
+        ]
         for name, prefix in NETWORKS.items():
             lines += [
                 "[[heartbeat.networks]]",

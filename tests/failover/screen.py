@@ -7,23 +7,23 @@ class Screen:
     def __init__(self, file=sys.stdout):
         self.file = file
         self.terminal = file.isatty()
-        self.drawn = 0
+        self.drawn = []
 
     def line(self, text=""):
         self._wipe()
         print(text, file=self.file, flush=True)
 
     def live(self, lines):
-        if not self.terminal:
+        if not self.terminal or lines == self.drawn:
             return
         self._wipe()
         print("\n".join(lines), file=self.file, flush=True)
-        self.drawn = len(lines)
+        self.drawn = lines
 
     def _wipe(self):
         if self.drawn:
-            print(f"\x1b[{self.drawn}F\x1b[J", end="", file=self.file)
-            self.drawn = 0
+            print(f"\x1b[{len(self.drawn)}F\x1b[J", end="", file=self.file)
+            self.drawn = []
 
 
 class Silent:

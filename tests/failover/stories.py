@@ -183,8 +183,9 @@ class Play:
             self.come_back()
         except Problem as problem:
             self.complaints.append(str(problem))
-            with contextlib.suppress(Problem):
-                self.judge()
+            if not self.who:
+                with contextlib.suppress(Problem):
+                    self.judge()
         finally:
             self.write()
             if not self.keep:
@@ -312,7 +313,8 @@ class Play:
         self.incidents_at_end = list(self.incidents.values())
         for one in self.instances:
             if one.uuid in self.who and self.who[one.uuid]["twice"]:
-                self.complaints.append(f"{one.name} ran twice at once: {self.who[one.uuid]['twice']}")
+                first, second = self.who[one.uuid]["twice"][0]
+                self.complaints.append(f"{one.name} ran twice at once, on {first['host']} and {second['host']}")
         self.complaints += self.story.complaints(self)
         again = sorted(
             at - self.deaths[one.born_on].at for one in self.instances if (at := self.active_at(one)) is not None
