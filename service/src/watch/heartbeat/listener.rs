@@ -1,0 +1,144 @@
+//! Hears heartbeats on every network, and believes those that are signed, whole and new.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::guard::Guard;
+use super::refusals::Refusals;
+use super::wire::{self, Key, MOST_BYTES, Refusal};
+use super::{Beat, Error};
+use crate::config::Heartbeat;
+
+/// What waits in the kernel while we do other things; a thousand hosts send 150 KB a second.
+const QUEUE_BYTES: usize = 1 << 20;
+const AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// Hears one network.
+#[derive(Debug)]
+pub struct Listener {
+    network: Arc<str>,
+    socket: UdpSocket,
+    hearing: Hearing,
+    beats: mpsc::Sender<Beat>,
+}
+
+/// What makes a beat of bytes.
+#[derive(Debug)]
+struct Hearing {
+    network: Arc<str>,
+    key: Key,
+    guard: Guard,
+    refusals: Refusals,
+}
+
+impl Listener {
+    /// One for each network that has `listen`. An address that this machine has not got yet (its link is down) is taken, too: it will be
+    /// heard once it is there. Within a tokio runtime only, to which the sockets belong.
+    pub async fn bind_all(heartbeat: &Heartbeat, beats: mpsc::Sender<Beat>) -> Result<Vec<Self>, Error> {
+        let Some(key) = heartbeat.key.as_ref().map(|key| Key::new(key.reveal())) else { return Ok(Vec::new()) };
+        let listening = heartbeat.networks.iter().filter_map(|network| Some((network, network.listen?)));
+        listening.map(|(network, address)| Self::bind(&network.name, address, &key, &beats)).collect()
+    }
+
+    fn bind(network: &str, address: SocketAddr, key: &Key, beats: &mpsc::Sender<Beat>) -> Result<Self, Error> {
+        let socket = open(address).map_err(|source| Error::Listen { network: network.to_owned(), address, source })?;
+        let network: Arc<str> = network.into();
+        let (guard, refusals) = (Guard::default(), Refusals::default());
+        let hearing = Hearing { network: Arc::clone(&network), key: key.clone(), guard, refusals };
+        Ok(Self { network, socket, hearing, beats: beats.clone() })
+    }
+
+    pub fn network(&self) -> &str {
+        &self.network
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Hands over what it hears, until nobody takes it any more.
+    pub async fn run(mut self) {
+        let mut bytes = [0; MOST_BYTES + 1];
+        loop {
+            let (length, from) = tokio::select! {
+                received = self.socket.recv_from(&mut bytes) => match received {
+                    Ok(received) => received,
+                    Err(why) => {
+                        tracing::warn!("heartbeats of network {} cannot be received: {why}", self.network);
+                        tokio::time::sleep(AFTER_ERROR).await;
+                        continue;
+                    }
+                },
+                () = self.beats.closed() => return,
+            };
+            let (now, now_ms) = (Instant::now(), unix_ms());
+            if let Some(beat) = self.hearing.hear(&bytes[..length], from.ip(), now, now_ms)
+                && self.beats.send(beat).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+impl Hearing {
+    fn hear(&mut self, bytes: &[u8], from: IpAddr, at: Instant, now_ms: u64) -> Option<Beat> {
+        match self.believe(bytes, at, now_ms) {
+            Ok(beat) => Some(beat),
+            Err((why, host)) => {
+                self.refuse(why, host.as_deref(), from, at);
+                None
+            }
+        }
+    }
+
+    /// The beat, or why not and of which host it claims to be; the claim is known only when it is signed.
+    fn believe(&mut self, bytes: &[u8], at: Instant, now_ms: u64) -> Result<Beat, (Refusal, Option<String>)> {
+        let packet = wire::decode(bytes, &self.key).map_err(|why| (why, None))?;
+        let refused = |why| (why, Some(packet.host.to_owned()));
+        if packet.network != &*self.network {
+            return Err(refused(Refusal::WrongNetwork));
+        }
+        self.guard.admit(&packet, now_ms).map_err(refused)?;
+        Ok(Beat {
+            host: packet.host.to_owned(),
+            network: packet.network.to_owned(),
+            boot_id: packet.boot_id,
+            system_uuid: packet.system_uuid,
+            at,
+        })
+    }
+
+    fn refuse(&mut self, why: Refusal, host: Option<&str>, from: IpAddr, at: Instant) {
+        let Some(report) = self.refusals.note(why, from, at) else { return };
+        let from = report.from.map_or("many addresses".to_owned(), |from| from.to_string());
+        let host = host.map(|host| format!(" as host {host}")).unwrap_or_default();
+        let packets = report.packets;
+        tracing::warn!(packets, "network {}: what {from} sends{host} {why}; it is not believed", self.network);
+    }
+}
+
+fn open(address: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    match address {
+        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+    }
+    socket.set_recv_buffer_size(QUEUE_BYTES)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// Our clock, as the senders' `sent at` is compared with it.
+pub(super) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
