@@ -155,7 +155,12 @@ pub(crate) fn choose(seen: &InstanceSeen, host: &Host, cycle: &Cycle<'_>) -> Res
 
 fn settle(incident: &Incident, thought: &mut Thought<'_>) {
     let moved = incident.moves.values().filter(|moving| moving.state == MoveState::Moved).count();
-    let why = format!("{moved} of {} instances moved, the others named", incident.moves.len());
+    let all = incident.moves.len();
+    let why = match all - moved {
+        0 if all == 0 => "nothing was on it".to_owned(),
+        0 => format!("{moved} of {all} instances moved"),
+        named => format!("{moved} of {all} instances moved, {named} left where they are"),
+    };
     thought.record(Decision::Phase { id: incident.id.clone(), to: settled_phase(incident), why: why.into() });
 }
 
