@@ -348,6 +348,7 @@ fn one_bmc_is_not_the_bmc_of_two_hosts() {
     };
     let told = etc.wrong(&(bmc("a", "") + &bmc("b", "")));
     assert!(told.contains("hosts.b.redfish.address: https://1.1.1.1/ is also the BMC of a"), "{told}");
+    assert!(etc.wrong(&(bmc("a", "system = \"1\"") + &bmc("b", ""))).contains("hosts.b.redfish.address"));
     etc.good(&(bmc("a", "system = \"1\"") + &bmc("b", "system = \"2\"")));
 }
 

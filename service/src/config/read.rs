@@ -399,29 +399,33 @@ fn check_networks(source: &Source, config: &Config) {
 fn check_hosts(source: &Source, config: &Config) {
     let networks: Vec<&str> = config.heartbeat.networks.iter().map(|network| network.name.as_str()).collect();
     let mut addresses: BTreeMap<SocketAddr, &str> = BTreeMap::new();
-    let mut boards: BTreeMap<(&str, Option<&str>), &str> = BTreeMap::new();
     for (name, host) in &config.hosts {
         check_probes(source, name, host, &networks);
         for (i, probe) in host.probes.iter().enumerate() {
             if let Some(other) = addresses.insert(probe.address, name) {
-                source.problem(
-                    &format!("hosts.{name}.probes[{i}].address"),
-                    &format!("{} is probed for {other}, too; each address once is allowed", probe.address),
-                );
+                let told = format!("{} is probed for {other}, too; each address once is allowed", probe.address);
+                source.problem(&format!("hosts.{name}.probes[{i}].address"), &told);
             }
         }
-        if let Some(redfish) = &host.redfish
-            && let Some(other) = boards.insert((redfish.address.as_str(), redfish.system.as_deref()), name)
-        {
-            source.problem(
-                &format!("hosts.{name}.redfish.address"),
-                &format!(
-                    "{} is also the BMC of {other}: one of the two would be switched off for the other",
-                    redfish.address
-                ),
-            );
-        }
+        check_board(source, config, name, host);
         check_segments(source, config, name);
+    }
+}
+
+/// One BMC for two hosts would switch off the one for the other. Without `system` it has one system only.
+fn check_board(source: &Source, config: &Config, name: &str, host: &Host) {
+    let Some(board) = &host.redfish else { return };
+    let same = |other: &Redfish| {
+        let one_system = other.system.is_none() || board.system.is_none() || other.system == board.system;
+        other.address == board.address && one_system
+    };
+    let earlier = config.hosts.iter().take_while(|(other, _)| other.as_str() != name);
+    for (other, _) in earlier.filter(|(_, other)| other.redfish.as_ref().is_some_and(same)) {
+        let told = format!(
+            "{} is also the BMC of {other}; allowed are two systems of one BMC, each named with `system`",
+            board.address
+        );
+        source.problem(&format!("hosts.{name}.redfish.address"), &told);
     }
 }
 
