@@ -17,8 +17,9 @@ use crate::Cycle;
 use crate::decision::{Act, Decision};
 use crate::evidence::Evidence;
 use crate::fence;
+use crate::gates;
 use crate::incident::Thought;
-use crate::ledger::{Incident, Move, MoveState};
+use crate::ledger::{Incident, Move, MoveState, Phase};
 use crate::names::{GroupId, Host, IncidentId, InstanceId, MigrationId, Time};
 use crate::observation::{InstanceSeen, Listing, MigrationSeen, Migrations, NovaSeen, Place, Stage, Task, VmState};
 use crate::reintegration::settled_phase;
@@ -76,13 +77,16 @@ pub(crate) fn step(incident: &Incident, evidence: &Evidence<'_>, fenced: bool, t
     }
     let mut changed = false;
     for (id, moving) in &incident.moves {
-        changed |= scene.follow(*id, moving, thought);
+        changed |= scene.follow(*id, moving, fenced, thought);
     }
     if changed {
         return; // the limits count what is recorded
     }
     if incident.moves.values().all(|moving| moving.state.is_settled()) {
-        return settle(incident, thought);
+        if !scene.is_needed_by_others() {
+            settle(incident, thought);
+        }
+        return;
     }
     if fenced {
         scene.begin_some(thought);
@@ -202,10 +206,10 @@ impl Scene<'_> {
     }
 
     /// Records what became of a move since the last look; says whether anything did.
-    fn follow(&self, id: InstanceId, moving: &Move, thought: &mut Thought<'_>) -> bool {
+    fn follow(&self, id: InstanceId, moving: &Move, fenced: bool, thought: &mut Thought<'_>) -> bool {
         match &moving.state {
             MoveState::Moved => false,
-            MoveState::Waiting { .. } => self.follow_waiting(id, moving, thought),
+            MoveState::Waiting { .. } => self.follow_waiting(id, moving, fenced, thought),
             MoveState::Named { .. } => moving.migration.is_some() && self.follow_migration(id, moving, thought),
             MoveState::Intended | MoveState::Unknown { .. } | MoveState::Accepted => {
                 self.follow_migration(id, moving, thought) || self.follow_silence(id, moving, thought)
@@ -214,16 +218,23 @@ impl Scene<'_> {
     }
 
     /// Before its turn it may have been moved or deleted by somebody else, or have used up its attempts.
-    fn follow_waiting(&self, id: InstanceId, moving: &Move, thought: &mut Thought<'_>) -> bool {
-        if !self.listing.instances.contains_key(&id) {
+    fn follow_waiting(&self, id: InstanceId, moving: &Move, fenced: bool, thought: &mut Thought<'_>) -> bool {
+        let Some(seen) = self.listing.instances.get(&id) else {
             return self.elsewhere(id, self.listing.at, thought);
-        }
+        };
         let MoveState::Waiting { why: Some(why), since, .. } = &moving.state else { return false };
         if moving.attempt >= self.cycle.policy.evacuation.attempts {
             return self.name(id, format!("{} attempts failed, the last one: {why}", moving.attempt), thought);
         }
         let for_long = self.cycle.now.since(*since) > self.cycle.policy.evacuation.unknown;
-        for_long && moving.attempt == 0 && self.name(id, why.clone(), thought)
+        // While nothing may be begun at all, the incident is held, and not this instance.
+        if !for_long || !fenced || gates::armed(self.cycle).is_err() {
+            return false;
+        }
+        match self.proofs(id, seen) {
+            Err(missing) => self.name(id, missing, thought),
+            Ok(_) => false,
+        }
     }
 
     fn follow_migration(&self, id: InstanceId, moving: &Move, thought: &mut Thought<'_>) -> bool {
@@ -295,7 +306,12 @@ impl Scene<'_> {
             return self.listing.at > intended && self.elsewhere(id, intended, thought);
         };
         let idle = !matches!(seen.task, Task::Elsewhere(_));
-        waited && looked_after && idle && self.wait(id, "nothing shows of the evacuation that was asked for", thought)
+        if waited && looked_after && idle {
+            return self.wait(id, "nothing shows of the evacuation that was asked for", thought);
+        }
+        let for_long = self.cycle.now.since(intended) > self.cycle.policy.evacuation.limit;
+        let what = "no migration shows of the evacuation that was asked for, and Nova works on it";
+        for_long && looked_after && moving.state.is_in_flight() && self.name(id, what, thought)
     }
 
     /// Begins as many as the limits allow, in order.
@@ -372,8 +388,7 @@ impl Scene<'_> {
         if self.cycle.now < *not_before || self.cycle.now < *since + pause || !looked_after {
             return Begun::No;
         }
-        let proofs = self.settled(id, seen).and_then(|()| Proofs::of(&self.copies(id), self.cycle));
-        let proofs = match proofs {
+        let proofs = match self.proofs(id, seen) {
             Ok(proofs) => proofs,
             Err(missing) => {
                 if why.as_deref() != Some(&*missing) {
@@ -386,6 +401,25 @@ impl Scene<'_> {
         let attempt = moving.attempt + 1;
         let act = Act::Evacuate { id: self.incident.id.clone(), instance: id, attempt, known, proofs };
         if thought.act(act, policy.begin) { Begun::Yes } else { Begun::NothingMay }
+    }
+
+    fn proofs(&self, id: InstanceId, seen: &InstanceSeen) -> Result<Proofs, String> {
+        self.settled(id, seen)?;
+        Proofs::of(&self.copies(id), self.cycle)
+    }
+
+    /// Whether an instance of another dead host may have a copy here: the fence is held until that instance is settled, too.
+    fn is_needed_by_others(&self) -> bool {
+        let here = |host: &Option<Host>| host.as_ref() == Some(self.host());
+        let others = self.cycle.ledger.open_incidents();
+        let mut others = others.filter(|other| other.id != self.incident.id && other.phase == Phase::Evacuating);
+        others.any(|other| {
+            let rows = self.cycle.migrations(other.host()).map_or(&[][..], |migrations| &migrations.rows);
+            let mut ends_here = rows
+                .iter()
+                .filter(|row| row.stage == Stage::Unfinished && (here(&row.source) || here(&row.destination)));
+            ends_here.any(|row| other.moves.get(&row.instance).is_some_and(|moving| !moving.state.is_settled()))
+        })
     }
 
     /// Nobody else is at it. What only its own host was doing ended with the fence.

@@ -152,16 +152,20 @@ impl<'a> Evidence<'a> {
             Power::Absent => PowerProof::None { why: "no BMC is configured".into(), since: None },
             Power::Unknown { why, since } => PowerProof::None { why: why.clone(), since: Some(*since) },
             Power::On { at } => PowerProof::On { at: *at },
-            Power::Off { since, at } => match self.life_after(*since + IN_FLIGHT) {
-                Some(by) => PowerProof::Contradicted { by },
-                None if now.since(*at) > policy.held_within => {
-                    PowerProof::None { why: "its BMC was not read lately".into(), since: Some(*at) }
+            Power::Off { since, at } => {
+                // While we did not watch it may have been on: what was read before proves nothing of now.
+                let epoch = (*since).max(self.cycle.seen.view.unbroken_since);
+                match self.life_after(epoch + IN_FLIGHT) {
+                    Some(by) => PowerProof::Contradicted { by },
+                    None if now.since(*at) > policy.held_within => {
+                        PowerProof::None { why: "its BMC was not read lately".into(), since: Some(*at) }
+                    }
+                    None if at.since(epoch) < policy.off_for || !self.heard_on().is_empty() => {
+                        PowerProof::OffJustNow { epoch }
+                    }
+                    None => PowerProof::Off { epoch },
                 }
-                None if at.since(*since) < policy.off_for || !self.heard_on().is_empty() => {
-                    PowerProof::OffJustNow { epoch: *since }
-                }
-                None => PowerProof::Off { epoch: *since },
-            },
+            }
         }
     }
 

@@ -121,9 +121,12 @@ fn unread(incident: &Incident, evidence: &Evidence<'_>, why: &Arc<str>, thought:
         Power::On { .. } | Power::Absent => evidence.cycle.now,
     };
     if evidence.cycle.now.since(since) > evidence.cycle.policy.fence.held_within * 2 {
-        thought.hold(Gate::Fence, format!("the fence is not held: {why}; {}", by_hand(incident)));
+        thought.hold(Gate::Fence, format!("{NOT_HELD}: {why}; {}", by_hand(incident)));
     }
+    thought.stay_held(incident, Gate::Fence, NOT_HELD);
 }
+
+const NOT_HELD: &str = "the fence is not held";
 
 fn by_hand(incident: &Incident) -> String {
     format!("if {host} is certainly off: tandem fence {host} --manual --reason ...", host = incident.host())

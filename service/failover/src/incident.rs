@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::decision::{Act, Decision, How};
-use crate::evidence::{Evidence, PowerProof};
+use crate::evidence::{Evidence, PowerProof, join};
 use crate::gates::{self, Gate};
 use crate::ledger::{Incident, Kind, Outcome, Phase, Restart, RestartState};
 use crate::names::{InstanceId, Time};
-use crate::observation::{InstanceSeen, Task, VmState};
+use crate::observation::{InstanceSeen, Power, Task, VmState};
 use crate::{Cycle, evacuation, fence, reintegration};
 
 /// What is thought about one incident in one cycle.
@@ -26,6 +26,13 @@ impl<'a> Thought<'a> {
     /// Says why nothing goes on; the first reason stays.
     pub(crate) fn hold(&mut self, gate: Gate, why: String) {
         self.hold.get_or_insert_with(|| (gate, why.into()));
+    }
+
+    /// What held it holds it until it is over, also while another attempt is under way: a hold is a row, and must not flicker.
+    pub(crate) fn stay_held(&mut self, incident: &Incident, gate: Gate, what: &str) {
+        if let Some(hold) = incident.hold.as_ref().filter(|hold| hold.gate == gate && hold.why.starts_with(what)) {
+            self.hold(gate, hold.why.to_string());
+        }
     }
 
     /// Does it, if we are armed, see, and hold the lease for as long as it may take to be sent. Otherwise says what keeps us from it.
@@ -174,17 +181,19 @@ fn fencing(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'
         let over = call.answer.as_ref().map_or(call.begun + limit, |(at, _)| *at);
         !matches!(evidence.power(), PowerProof::On { at } if at > over + limit / 2)
     });
-    if !on_its_way && !incident.was_fenced() && !evidence.heard_on().is_empty() && evidence.suspicion().is_none() {
-        thought.withdraw();
-        answers_again(incident, evidence, thought);
+    if incident.was_fenced() || evidence.heard_on().is_empty() {
+        return;
     }
-}
-
-impl Thought<'_> {
-    /// Takes back what was thought so far: the host lives.
-    fn withdraw(&mut self) {
-        self.decisions.clear();
-        self.hold = None;
+    // What is heard is not switched off, whatever else is wrong with it.
+    thought.decisions.retain(|decision| !matches!(decision, Decision::Act(Act::PowerOff { .. })));
+    let says_off = matches!(evidence.seen.power.reading, Power::Off { .. }) && evidence.is_bound().is_ok();
+    if on_its_way || says_off {
+        return;
+    }
+    thought.hold = None;
+    if !answers_again(incident, evidence, thought) {
+        let why = format!("it is heard on {}", join(&evidence.heard_on()));
+        thought.enter(incident, Phase::Suspected, why);
     }
 }
 
@@ -198,10 +207,11 @@ fn fenced(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_
             thought.enter(incident, Phase::ForcedDown, "Nova lets its instances be evacuated")
         }
         Some(call) if !fence::may_repeat(call, evidence.cycle.now, policy.call_limit, policy.call_retry) => {
-            said_why(call.failure(), "Nova did not force it down", thought);
+            said_why(call.failure(), NOT_FORCED_DOWN, incident, thought);
         }
         _ => {
             thought.act(Act::ForceDown { id: incident.id.clone() }, policy.call_limit);
+            thought.stay_held(incident, Gate::WeSee, NOT_FORCED_DOWN);
         }
     }
 }
@@ -220,17 +230,22 @@ fn forced_down(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thoug
             thought.enter(incident, Phase::Evacuating, "its compute service was disabled already")
         }
         Some(call) if !fence::may_repeat(call, evidence.cycle.now, policy.call_limit, policy.call_retry) => {
-            said_why(call.failure(), "Nova did not disable it", thought);
+            said_why(call.failure(), NOT_DISABLED, incident, thought);
         }
         _ => {
             thought.act(Act::Disable { id: incident.id.clone() }, policy.call_limit);
+            thought.stay_held(incident, Gate::WeSee, NOT_DISABLED);
         }
     }
 }
 
-pub(crate) fn said_why(failure: Option<&Arc<str>>, what: &str, thought: &mut Thought<'_>) {
-    if let Some(why) = failure {
-        thought.hold(Gate::WeSee, format!("{what}: {why}"));
+const NOT_FORCED_DOWN: &str = "Nova did not force it down";
+const NOT_DISABLED: &str = "Nova did not disable it";
+
+fn said_why(failure: Option<&Arc<str>>, what: &str, incident: &Incident, thought: &mut Thought<'_>) {
+    match failure {
+        Some(why) => thought.hold(Gate::WeSee, format!("{what}: {why}")),
+        None => thought.stay_held(incident, Gate::WeSee, what),
     }
 }
 
@@ -305,8 +320,10 @@ fn restart_one(
     let Some(seen) = listing.instances.get(&id) else {
         return thought.record(named("it is on this host no more"));
     };
+    // Before Nova has taken the order what it shows may be as old as the reboot.
+    let answered = restart.request.is_some() || now.since(restart.asked.unwrap_or_default()) > policy.unknown / 3;
     match &restart.state {
-        RestartState::Asked if looked_after(restart.asked.unwrap_or_default()) && runs(seen) => {
+        RestartState::Asked if answered && looked_after(restart.asked.unwrap_or_default()) && runs(seen) => {
             thought.record(becomes(RestartState::Running));
         }
         RestartState::Asked if now.since(restart.asked.unwrap_or_default()) > policy.unknown => {
@@ -318,7 +335,12 @@ fn restart_one(
             if restart.attempt >= policy.attempts {
                 return thought.record(named("it did not start"));
             }
-            let Some(how) = how(seen) else { return };
+            let Some(how) = how(seen) else {
+                if now.since(incident.phase_since) > policy.unknown {
+                    thought.record(named(&format!("Nova does not start what is {}", standing(seen))));
+                }
+                return;
+            };
             let act = Act::Start { id: incident.id.clone(), instance: id, attempt: restart.attempt + 1, how };
             thought.act(act, policy.begin);
         }
@@ -332,6 +354,20 @@ fn retry(restart: &Restart, pause: Duration) -> Duration {
 
 fn runs(seen: &InstanceSeen) -> bool {
     seen.state == VmState::Active && seen.running && seen.task == Task::None
+}
+
+fn standing(seen: &InstanceSeen) -> String {
+    let state = match &seen.state {
+        VmState::Active => "active",
+        VmState::Stopped => "stopped",
+        VmState::Error => "in ERROR",
+        VmState::Other(state) => state,
+    };
+    match &seen.task {
+        Task::None => state.to_owned(),
+        Task::OnItsHost(task) | Task::Elsewhere(task) => format!("{state} and {task}"),
+        Task::Deleting => format!("{state} and being deleted"),
+    }
 }
 
 /// Its kernel booted anew, so nothing of the guest is left: what Nova still calls active and running is not.

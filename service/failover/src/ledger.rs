@@ -492,8 +492,14 @@ impl Ledger {
             for call in calls.into_iter().flatten().filter(|call| call.answer.is_none()) {
                 call.answer = Some((now, CallAnswer::Failed(why.clone())));
             }
-            for moving in incident.moves.values_mut().filter(|moving| moving.state == MoveState::Intended) {
-                moving.state = MoveState::Unknown { why: why.clone() };
+            for moving in incident.moves.values_mut() {
+                if moving.state == MoveState::Intended {
+                    moving.state = MoveState::Unknown { why: why.clone() };
+                }
+                // Another clock wrote down when it was sent: the wait for a sign of it begins anew on ours.
+                if let MoveState::Unknown { .. } = moving.state {
+                    moving.intended = Some(now);
+                }
             }
         }
     }
@@ -560,7 +566,8 @@ fn evacuate_answered(moving: &mut Move, now: Time, answer: &Answer) {
 
 fn start_answered(restart: &mut Restart, now: Time, answer: &Answer) {
     match answer {
-        Answer::Done { request } => restart.request.clone_from(request),
+        // What Nova shows from now on is newer than the order.
+        Answer::Done { request } => (restart.request, restart.asked) = (request.clone(), Some(now)),
         Answer::Unknown { .. } => {}
         Answer::Refused { .. } | Answer::NotSent { .. } => restart.state = RestartState::Waiting { not_before: now },
     }

@@ -68,8 +68,10 @@ pub fn decide(now: Time, seen: &Observation, ledger: &Ledger, policy: &Policy) -
 
 /// Hosts to look at closely now: their BMC every second or two, their instances and migrations as often.
 pub fn closely(ledger: &Ledger) -> BTreeSet<Host> {
-    let open =
-        ledger.open_incidents().filter(|incident| !matches!(incident.phase, Phase::Recovered | Phase::PartlyRecovered));
+    // While instances move, the receipt of a host that is settled may be needed for one that was on its way to it or from it.
+    let moving = ledger.open_incidents().any(|incident| incident.phase == Phase::Evacuating);
+    let is_settled = |incident: &Incident| matches!(incident.phase, Phase::Recovered | Phase::PartlyRecovered);
+    let open = ledger.open_incidents().filter(|incident| moving || !is_settled(incident));
     open.map(|incident| incident.host().clone()).collect()
 }
 

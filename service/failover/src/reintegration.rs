@@ -90,8 +90,9 @@ fn ask(
         thought.act(act, policy.call_limit);
     }
     let long = evidence.cycle.now.since(incident.phase_since) > policy.unknown / 3;
-    if let Some(why) = call.and_then(Call::failure).filter(|_| long) {
-        thought.hold(Gate::Return, format!("{what}: {why}"));
+    match call.and_then(Call::failure).filter(|_| long) {
+        Some(why) => thought.hold(Gate::Return, format!("{what}: {why}")),
+        None => thought.stay_held(incident, Gate::Return, what),
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Fault {
     Edits(HostId),
     Releases(HostId),
     FencesByHand(HostId),
+    /// Everything but hosts that are dead.
+    AllRepaired,
     Arms,
     Disarms,
     Evacuates(usize),
@@ -117,6 +119,7 @@ impl fmt::Display for Fault {
             Self::Edits(host) => write!(f, "operator edits {}", Cmp(*host)),
             Self::Releases(host) => write!(f, "operator releases {}", Cmp(*host)),
             Self::FencesByHand(host) => write!(f, "operator fences {}", Cmp(*host)),
+            Self::AllRepaired => write!(f, "everything is repaired but dead hosts"),
             Self::Arms => write!(f, "operator arms"),
             Self::Disarms => write!(f, "operator disarms"),
             Self::Evacuates(guest) => write!(f, "operator evacuates vm{}", guest + 1),
@@ -207,6 +210,7 @@ impl Fault {
             ["next", few, "evacuations", "fail"] => Self::FailAtDestination(few.parse().ok()?),
             ["database", "fails"] => Self::Database(false),
             ["database", "comes", "back"] => Self::Database(true),
+            ["everything", "is", "repaired", "but", "dead", "hosts"] => Self::AllRepaired,
             ["operator", "arms"] => Self::Arms,
             ["operator", "disarms"] => Self::Disarms,
             ["operator", "disables", host] => Self::Disables(cmp(host)?),
@@ -285,10 +289,12 @@ impl World {
                     None => self.tell(|_| "  nothing to release".to_owned()),
                 }
             }
+            Fault::FencesByHand(host) if self.honest && self.hosts[host].power => {}
             Fault::FencesByHand(host) => {
                 self.judge_manual_fence(host);
                 self.orders(&Order::ManualFence(self.hosts[host].host.clone()));
             }
+            Fault::AllRepaired => self.all_repaired(),
             Fault::Arms => self.orders(&Order::Arm),
             Fault::Disarms => self.orders(&Order::Disarm),
             Fault::Evacuates(guest) => {
@@ -307,4 +313,22 @@ impl World {
     }
 }
 
-const _: () = assert!(NETWORKS == 2);
+impl World {
+    fn all_repaired(&mut self) {
+        self.nova.repaired();
+        self.database(true);
+        for host in 0..self.hosts.len() {
+            self.thaw(host);
+            self.hosts[host].cell_down = false;
+            (self.hosts[host].sender, self.hosts[host].links) = (true, [true; NETWORKS]);
+            self.strikes(&Fault::Compute(host, true));
+            let bmc = &mut self.bmcs[host];
+            (bmc.says, bmc.slow_ms, bmc.late_ms, bmc.refuses) = (Says::Truth, 0, 0, false);
+        }
+        for tandem in 0..self.tandems.len() {
+            let it = &mut self.tandems[tandem];
+            (it.links, it.sees_nova) = ([true; NETWORKS], true);
+            self.starts(tandem);
+        }
+    }
+}

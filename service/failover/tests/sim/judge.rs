@@ -23,6 +23,7 @@ pub struct Judge {
     pub holds_of: BTreeMap<(String, Gate), u32>,
     /// Hosts of which a person said wrongly that they are off: what follows is on that person.
     wrongly_fenced: BTreeSet<HostId>,
+    by_operators: BTreeSet<usize>,
     /// Hosts switched off by us before they were known to be off, and when.
     switched_off: Vec<(u64, HostId)>,
     pub is_disarmed: bool,
@@ -55,7 +56,7 @@ impl World {
         }
         self.copies = copies;
         let Some((guest, one, two)) = twice else { return };
-        if self.is_excused(one) || self.is_excused(two) {
+        if self.is_excused(one) || self.is_excused(two) || self.judge.by_operators.contains(&guest) {
             return;
         }
         let name = self.nova.instances[guest].name.clone();
@@ -155,6 +156,16 @@ impl World {
             if !is_true && !self.is_excused(host) {
                 self.judge.broken(self.now, format!("a stale receipt of {} is used", id.host));
             }
+        }
+    }
+
+    /// A person who evacuates what runs, or is being evacuated, makes two copies of it: that is on that person.
+    pub fn judge_operator(&mut self, instance: usize) {
+        let runs = self.hosts.iter().any(|host| host.can_write() && host.guests.contains(&instance));
+        let mut rows = self.nova.migrations.iter();
+        let moves = rows.any(|row| row.instance == instance && row.stage() == Stage::Unfinished);
+        if runs || moves {
+            self.judge.by_operators.insert(instance);
         }
     }
 

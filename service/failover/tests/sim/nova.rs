@@ -249,6 +249,12 @@ impl Nova {
         index
     }
 
+    pub fn repaired(&mut self) {
+        (self.up, self.slow_ms, self.posts_slow_ms) = (true, 0, 0);
+        (self.lose_answers, self.lose_posts, self.refuse_posts) = (0, 0, 0);
+        (self.refuse_edits, self.fail_at_destination) = (0, 0);
+    }
+
     fn request(&mut self) -> Arc<str> {
         self.requests += 1;
         format!("req-{}", self.requests).into()
@@ -355,6 +361,9 @@ impl World {
         }
         if !matches!(guest.state, VmState::Active | VmState::Stopped | VmState::Error) || !guest.launched {
             return refused("Nova says 409: not in this vm_state");
+        }
+        if by == By::Operator {
+            self.judge_operator(instance);
         }
         if by == By::Tandem {
             self.judge_evacuation(instance, source);

@@ -130,6 +130,8 @@ pub struct World {
     pub tcp: bool,
     /// Whether the story is written down.
     pub telling: bool,
+    /// Operators look before they say that a host is off.
+    pub honest: bool,
     pub db_back_at: u64,
     pub story: Vec<(u64, String)>,
 }
@@ -163,6 +165,7 @@ impl World {
             telling,
             story: Vec::new(),
             hosts,
+            honest: false,
             db_back_at: 0,
         };
         for (index, guest) in world.nova.instances.iter().enumerate() {
