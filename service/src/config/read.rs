@@ -172,7 +172,10 @@ fn network(mut table: Table<'_>) -> Option<Network> {
     if let (Some(to), Some(source)) = (to, source)
         && to.is_ipv4() != source.is_ipv4()
     {
-        table.problem("source", &format!("{source} and the address that it sends to, {to}, are not of one kind; both IPv4 or both IPv6 is allowed"));
+        let told = format!(
+            "{source} and the address that it sends to, {to}, are of two kinds; allowed are two of IPv4 or of IPv6"
+        );
+        table.problem("source", &told);
     }
     Some(Network { name: name?, listen, to, source })
 }
@@ -358,7 +361,9 @@ fn check_times(source: &Source, config: &Config) {
     let (interval, suspect, silence) = (config.heartbeat.interval, config.detection.suspect, config.detection.silence);
     if suspect <= interval && !config.heartbeat.networks.is_empty() {
         let (is, over) = (suspect.as_secs_f64(), interval.as_secs_f64());
-        source.problem("detection.suspect_s", &format!("{is} is not allowed; allowed is more than heartbeat.interval_s, which is {over}: every pause between two heartbeats would look like silence"));
+        let allowed = format!("allowed is more than heartbeat.interval_s, which is {over}");
+        let why = "every pause between two heartbeats would look like silence";
+        source.problem("detection.suspect_s", &format!("{is} is not allowed; {allowed}: {why}"));
     }
     if silence <= suspect {
         let (is, over) = (silence.as_secs_f64(), suspect.as_secs_f64());
@@ -434,7 +439,9 @@ fn check_probes(source: &Source, name: &str, host: &Host, networks: &[&str]) {
     for (i, probe) in host.probes.iter().enumerate() {
         let at = |key: &str| format!("hosts.{name}.probes[{i}].{key}");
         if !networks.is_empty() && !networks.contains(&probe.network.as_str()) {
-            source.problem(&at("network"), &format!("{:?} is not allowed; allowed is one of [[heartbeat.networks]] ({}); one that is only probed stands there with its name alone", probe.network, networks.join(", ")));
+            let allowed = format!("allowed is one of [[heartbeat.networks]] ({})", networks.join(", "));
+            let how = "one that is only probed stands there with its name alone";
+            source.problem(&at("network"), &format!("{:?} is not allowed; {allowed}; {how}", probe.network));
         }
         let same = |other: &&Probe| other.address.ip() == probe.address.ip() && other.network != probe.network;
         if let Some(other) = host.probes[..i].iter().find(same) {
