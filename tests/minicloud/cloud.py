@@ -326,8 +326,9 @@ def wait_for_hosts(layout):
         services = api.get("nova", "/v2.1/os-services?binary=nova-compute")["services"]
         for service in services:
             host = wanted.get(service["host"])
-            at_work = host and hosts.nova_compute(host) == "up"
-            if not take_back(api, service) and at_work and host not in restarted:
+            if host is None or hosts.nova_compute(host) != "up":
+                continue
+            if not take_back(api, service) and service["forced_down"] and host not in restarted:
                 # It was evacuated from while it ran: only a start completes that.
                 hosts.compute(host, "restart")
                 restarted.add(host)
@@ -362,12 +363,16 @@ def takes_work(host, service):
 
 
 def take_back(api, service):
-    """Lifts what somebody did to a compute service; False: Nova refuses while evacuations from it are not completed."""
+    """Lifts what somebody did to a compute service that takes requests, one thing at a look; False: Nova refuses.
+
+    It does while evacuations from the host are not completed. Of its enabling it tells only a compute that it sees up;
+    otherwise Placement would keep the scheduler from the host for another minute.
+    """
     where = f"/v2.1/os-services/{service['id']}"
     try:
         if service["forced_down"]:
             api.put("nova", where, {"forced_down": False})
-        if service["status"] == "disabled":
+        elif service["status"] == "disabled" and service["state"] == "up":
             api.put("nova", where, {"status": "enabled"})
     except Problem:
         return False
