@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from minicloud import hosts
 from minicloud.layout import NETWORKS, Problem
@@ -162,7 +162,9 @@ class Bench:
         except Problem as problem:
             self.failed.append(f"{WHAT[what].format(size)}: {problem}")
             said = f"FAILED {problem}"
-            self.mend()
+            with suppress(Problem):  # which the next step will meet again
+                self.mend()
+                self.stage.delete_all()
         took = time.monotonic() - begun
         print(f"{took:7.0f} s (planned {expected_s:.0f})  {WHAT[what].format(size)}: {said}", flush=True)
 

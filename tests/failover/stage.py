@@ -10,10 +10,11 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from minicloud import cloud, hosts, identity, net, process
+from minicloud import cloud, config, hosts, identity, net, process
 from minicloud.layout import PACKAGE, Layout, Problem
 
 from .watch import Watch
@@ -100,11 +101,21 @@ class Stage:
         return self.api.get("nova", f"/v2.1/os-services?binary=nova-compute&host={name}")["services"][0]
 
     def is_in_service(self, name):
-        """Up, enabled, not forced down, and at work since its last start."""
+        """Up, enabled, not forced down, at work since its last start, and not kept from the scheduler."""
         service = self.compute_service(name)
-        return (
-            service["status"] == "enabled" and not service["forced_down"] and cloud.takes_work(self.host(name), service)
-        )
+        at_work = cloud.takes_work(self.host(name), service) and service["status"] == "enabled"
+        return at_work and not service["forced_down"] and not self.is_kept_from_scheduler(name)
+
+    def is_kept_from_scheduler(self, name):
+        """Placement holds it against a host that it was disabled, for a while after it is enabled."""
+        provider = self.placement(f"/resource_providers?name={name}")["resource_providers"][0]["uuid"]
+        return "COMPUTE_STATUS_DISABLED" in self.placement(f"/resource_providers/{provider}/traits")["traits"]
+
+    def placement(self, path):
+        headers = {"X-Auth-Token": self.api.token, "OpenStack-API-Version": "placement 1.6"}
+        request = urllib.request.Request(config.url("placement", path), headers=headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
 
     # ---- instances ----
 
@@ -131,8 +142,18 @@ class Stage:
         listed = self.api.get("nova", f"/v2.1/servers?all_tenants=1&reservation_id={reservation}")["servers"]
         instances = [Instance(one["id"], one["name"], host) for one in listed]
         instances.sort(key=lambda instance: int(instance.name.rpartition("-")[2]) if count > 1 else 0)
+        # One that the scheduler gave up is in a cell that is not watched, and says so at once.
+        self.watch.wait(lambda: all(self.watch.row(instance.uuid) for instance in instances), 10)
+        self.refuse_failed(reservation)
         self.wait(lambda: self.all_run(instances, host), limit_s, f"{count} instances run on {host}")
         return instances
+
+    def refuse_failed(self, reservation):
+        which = f"all_tenants=1&reservation_id={reservation}&status=ERROR"
+        failed = self.api.get("nova", f"/v2.1/servers?{which}")["servers"]
+        if failed:
+            fault = self.api.get("nova", f"/v2.1/servers/{failed[0]['id']}")["server"].get("fault", {})
+            raise Problem(f"{failed[0]['name']} is in ERROR before the story began: {fault.get('message')}")
 
     def all_run(self, instances, host):
         rows = [self.watch.row(instance.uuid) for instance in instances]
