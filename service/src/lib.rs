@@ -1,4 +1,5 @@
 //! tandem-ha: watches compute hosts, decides which are dead, fences them and evacuates their instances.
 pub mod config;
 pub mod fence;
+pub mod store;
 pub mod watch;
