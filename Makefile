@@ -8,7 +8,7 @@ RELEASE := cargo build --release --quiet -p tandem-ha -p tandem
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .DEFAULT_GOAL := help
-.PHONY: help demo drills test check cloud-test bench-failover bench-client recordings tools fmt
+.PHONY: help demo drills sim test check cloud-test bench-failover bench-client recordings tools fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ help: ## what there is
 demo: ## a host dies and its instances come back; FAULT=off|hang|crash|cut|reboot|bmc-lies|two-hosts, KEEP=1
 	$(RELEASE)
 	@$(FAILOVER) demo
+
+sim: ## simulated clouds on bad days, judged; SEEDS=1000 of them, or the story of one: SEED=n
+	@SEEDS=$(SEEDS) SEED=$(SEED) cargo run --release --quiet -p failover --example simulate
 
 test: tools check cloud-test ## everything: installs what it needs (root, apt, pip, cargo)
 
