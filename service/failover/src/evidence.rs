@@ -103,10 +103,9 @@ impl<'a> Evidence<'a> {
     /// What was heard of it after a moment. Of Nova only what no single edit of a person can be.
     pub(crate) fn life_after(&self, moment: Time) -> Option<String> {
         let heard = self.seen.channels.iter().find(|channel| channel.last.is_some_and(|last| last > moment));
-        let reports = self.service().filter(|service| service.reports >= 2 && service.reported > Some(moment));
-        heard
-            .map(|channel| format!("it is heard on {}", channel.network))
-            .or_else(|| reports.map(|_| "its nova-compute reports to Nova".to_owned()))
+        let reports =
+            || self.reports_to_nova_twice_since(moment).then(|| "its nova-compute reports to Nova".to_owned());
+        heard.map(|channel| format!("it is heard on {}", channel.network)).or_else(reports)
     }
 
     /// Silent on every path for the whole time that policy demands, at least two of them independent. The reason, either way.
@@ -131,15 +130,35 @@ impl<'a> Evidence<'a> {
         if !self.all_silent(policy.silence) || now.since(quiet_since) < policy.silence {
             return Err(format!("not silent for {} s yet", policy.silence.as_secs_f64()));
         }
-        let paths = networks.len() + usize::from(self.nova_says_down());
-        if paths < 2 {
+        let (deaf, silent): (BTreeSet<&str>, BTreeSet<&str>) =
+            networks.iter().partition(|network| self.is_deaf(network));
+        if silent.len() + usize::from(self.nova_says_down()) < 2 {
+            let deaf = if deaf.is_empty() {
+                String::new()
+            } else {
+                format!(" (nobody is heard on {}: we may be deaf there)", join(&deaf))
+            };
+            let silent = join(&silent);
             return Err(format!(
-                "only {} is silent: a second path is needed, another network or Nova's word",
-                join(&networks)
+                "only {silent} is silent: a second path is needed, another network or Nova's word{deaf}"
             ));
         }
         let nova = if self.nova_says_down() { ", and Nova says down" } else { "" };
         Ok(format!("silent on {}{nova}, for {} s", join(&networks), policy.silence.as_secs_f64()))
+    }
+
+    /// A network on which nobody else is heard either says something of us, and nothing of a host.
+    fn is_deaf(&self, network: &str) -> bool {
+        let cycle = self.cycle;
+        let others = cycle.seen.hosts.keys().filter(|host| *host != self.host).filter_map(|host| cycle.evidence(host));
+        let mut channels = others.flat_map(|other| {
+            other.proven().filter(|channel| &*channel.network == network).map(move |channel| (other, channel))
+        });
+        let mut any = false;
+        channels.all(|(other, channel)| {
+            any = true;
+            other.is_silent(channel, cycle.policy.suspect_after)
+        }) && any
     }
 
     /// What the power readings prove of this host: nothing, unless the BMC was bound to it while it was well.
@@ -242,6 +261,6 @@ impl Evidence<'_> {
 
     /// Not an edit of a person, which advances `updated_at` once.
     pub(crate) fn reports_to_nova_twice_since(&self, moment: Time) -> bool {
-        self.reports_to_nova_since(moment) && self.service().is_some_and(|service| service.reports >= 2)
+        self.service().is_some_and(|service| service.reports >= 2 && service.reported_before > Some(moment))
     }
 }

@@ -126,6 +126,7 @@ fn unread(incident: &Incident, evidence: &Evidence<'_>, why: &Arc<str>, thought:
     thought.stay_held(incident, Gate::Fence, NOT_HELD);
 }
 
+const NOT_SWITCHED_OFF: &str = "its BMC did not switch it off";
 const NOT_HELD: &str = "the fence is not held";
 
 fn by_hand(incident: &Incident) -> String {
@@ -164,8 +165,9 @@ fn switch_off(incident: &Incident, evidence: &Evidence<'_>, on_at: Time, thought
     if let Some(call) = &incident.power_off {
         if call.attempts >= policy.attempts && on_at > call.begun + policy.limit {
             let why = call.failure().map_or_else(|| "its power is still on".to_owned(), ToString::to_string);
-            thought.hold(Gate::Fence, format!("its BMC did not switch it off: {why}; {}", by_hand(incident)));
+            thought.hold(Gate::Fence, format!("{NOT_SWITCHED_OFF}: {why}; {}", by_hand(incident)));
         }
+        thought.stay_held(incident, Gate::Fence, NOT_SWITCHED_OFF);
         if !may_repeat(call, now, policy.limit, pause(call, policy.attempts, policy.retry, policy.slow_retry)) {
             return;
         }

@@ -8,7 +8,7 @@ use crate::evidence::{Evidence, PowerProof, join};
 use crate::gates::{self, Gate};
 use crate::ledger::{Incident, Kind, Outcome, Phase, Restart, RestartState};
 use crate::names::{InstanceId, Time};
-use crate::observation::{InstanceSeen, Power, Task, VmState};
+use crate::observation::{InstanceSeen, Task, VmState};
 use crate::{Cycle, evacuation, fence, reintegration};
 
 /// What is thought about one incident in one cycle.
@@ -172,8 +172,22 @@ fn confirmed(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought
 }
 
 fn fencing(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
-    if fence::step(incident, evidence, thought) {
-        return thought.enter(incident, Phase::Fenced, "the fence is confirmed");
+    if incident.was_fenced() {
+        if fence::step(incident, evidence, thought) {
+            thought.enter(incident, Phase::Fenced, "the fence is confirmed");
+        }
+    } else if !evidence.heard_on().is_empty() {
+        heard_while_fencing(incident, evidence, thought);
+    } else if !stopped_at_a_gate(incident, evidence, thought) {
+        fence::step(incident, evidence, thought);
+    }
+}
+
+/// What is heard is not switched off, whatever else is wrong with it.
+fn heard_while_fencing(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
+    if let PowerProof::Contradicted { .. } | PowerProof::OffJustNow { .. } = evidence.power() {
+        fence::step(incident, evidence, thought);
+        return;
     }
     // What was sent may still be carried out: until the power has been read after it, the host counts as neither alive nor dead.
     let on_its_way = incident.power_off.as_ref().is_some_and(|call| {
@@ -181,20 +195,24 @@ fn fencing(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'
         let over = call.answer.as_ref().map_or(call.begun + limit, |(at, _)| *at);
         !matches!(evidence.power(), PowerProof::On { at } if at > over + limit / 2)
     });
-    if incident.was_fenced() || evidence.heard_on().is_empty() {
-        return;
-    }
-    // What is heard is not switched off, whatever else is wrong with it.
-    thought.decisions.retain(|decision| !matches!(decision, Decision::Act(Act::PowerOff { .. })));
-    let says_off = matches!(evidence.seen.power.reading, Power::Off { .. }) && evidence.is_bound().is_ok();
-    if on_its_way || says_off {
-        return;
-    }
-    thought.hold = None;
-    if !answers_again(incident, evidence, thought) {
+    if !on_its_way && !answers_again(incident, evidence, thought) {
         let why = format!("it is heard on {}", join(&evidence.heard_on()));
         thought.enter(incident, Phase::Suspected, why);
     }
+}
+
+/// Each power-off is a decision: what came up since the first one counts, too.
+fn stopped_at_a_gate(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) -> bool {
+    let verdicts = gates::judge(evidence, Some(incident));
+    let held = gates::held(&verdicts, &incident.released).map(|verdict| (verdict.gate, verdict.why.to_string()));
+    if verdicts != incident.gates && held.is_some() {
+        thought.record(Decision::Gates { id: incident.id.clone(), verdicts });
+    }
+    let is_held = held.is_some();
+    if let Some((gate, why)) = held {
+        thought.hold(gate, why);
+    }
+    is_held
 }
 
 fn fenced(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {

@@ -56,8 +56,10 @@ pub struct ServiceSeen {
     pub disabled: Option<Arc<str>>,
     /// When we last noticed that `updated_at` had advanced without an edit of ours.
     pub reported: Option<Time>,
-    /// At how many polls in a row it has advanced since the last edit of ours. Somebody else's edit advances it once; a living service goes on.
+    /// At how many polls it has advanced since the last edit of ours. Somebody else's edit advances it once; a living service goes on.
     pub reports: u32,
+    /// When we had noticed the advance before the last, if no edit of ours came between.
+    pub reported_before: Option<Time>,
 }
 
 /// One way to hear a host.

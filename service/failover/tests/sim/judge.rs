@@ -83,7 +83,6 @@ impl World {
     }
 
     pub fn judge_decision(&mut self, tandem: usize, decision: &Decision) {
-        let _ = tandem;
         match decision {
             Decision::Receipt { id, receipt } => {
                 self.judge.fenced += 1;
@@ -99,12 +98,12 @@ impl World {
                 self.judge.held += 1;
                 let many = self.judge.holds_of.entry((id.to_string(), *gate)).or_default();
                 *many += 1;
-                if *many == 150 {
+                if *many == 40 {
                     self.judge.broken(self.now, format!("{id} is held by {} over and over", gate.word()));
                 }
             }
             Decision::Arm { armed, .. } => self.judge.is_disarmed = !armed,
-            Decision::Act(act) => self.judge_act(act),
+            Decision::Act(act) => self.judge_act(tandem, act),
             _ => {}
         }
     }
@@ -114,13 +113,20 @@ impl World {
         !it.power || it.off_until.is_some_and(|until| self.now - until <= RECEIPT_MAY_BE_OLD_MS)
     }
 
-    fn judge_act(&mut self, act: &Act) {
+    fn judge_act(&mut self, tandem: usize, act: &Act) {
+        let it = &self.tandems[tandem];
+        let answered = it.seen.view.nova_answered;
+        let is_blind = answered.is_none_or(|at| it.clock(self.now).since(at) > self.policy.see_within);
+        let keeps_off = matches!(act, Act::PowerOff { id, .. } if self.db.ledger.incidents[id].was_fenced());
+        if is_blind && !keeps_off {
+            self.judge.broken(self.now, format!("blind, and yet: {}", act.entry().text));
+        }
         if self.judge.is_disarmed {
             self.judge.broken(self.now, format!("disarmed, and yet: {}", act.entry().text));
         }
         match act {
             Act::Evacuate { id, instance, proofs, .. } => self.judge_proofs(*instance, id, proofs.incidents()),
-            Act::PowerOff { id, method: Method::Redfish } => self.judge_fence(id),
+            Act::PowerOff { id, method: Method::Redfish } => self.judge_fence(tandem, id),
             Act::Disable { id } => {
                 let forced = self.db.ledger.incidents[id].force_down.as_ref();
                 if forced.is_none_or(|call| !call.is_done()) {
@@ -171,26 +177,35 @@ impl World {
 
     /// Ends of unfinished migrations of which Nova has told for a while.
     fn copies_of(&self, instance: usize) -> BTreeSet<HostId> {
-        let rows =
-            self.nova.migrations.iter().filter(|row| row.instance == instance && row.stage() == Stage::Unfinished);
+        let rows = || self.nova.migrations.iter().filter(|row| row.instance == instance);
+        // What began before a later one was done has been overtaken by it.
+        let done = rows().filter(|row| row.stage() == Stage::Done).map(|row| row.began).max().unwrap_or_default();
+        let rows = rows().filter(|row| row.stage() == Stage::Unfinished && row.began >= done);
         let old = rows.filter(|row| row.told && row.began + 2 * NEWS_MS < self.now);
         old.flat_map(|row| [Some(row.source), row.chosen]).flatten().collect()
     }
 
     /// Never fence what lives, and never more than policy allows.
-    fn judge_fence(&mut self, id: &failover::IncidentId) {
+    fn judge_fence(&mut self, tandem: usize, id: &failover::IncidentId) {
         let host = self.host_id(&id.host);
         let incident = &self.db.ledger.incidents[id];
         if incident.was_fenced() {
             return; // it is kept off
         }
         let released = incident.released.contains(&Gate::NotEverybody);
+        if let Some((since, who)) = self.someone_elses_hand(host)
+            && since + NEWS_MS < self.now
+            && !incident.released.contains(&Gate::NotMaintained)
+        {
+            self.judge.broken(self.now, format!("{} is under maintenance ({who}) and is to be switched off", id.host));
+        }
+
         let silence = u64::try_from(self.policy.silence.as_millis()).expect("short");
         let heard_since = (0..self.hosts[host].heard_since.len())
             .filter_map(|way| self.hosts[host].heard_since[way])
             .filter(|since| since + NEWS_MS < self.now)
             .min();
-        if heard_since.is_some() && !self.everybody_is_deaf() {
+        if heard_since.is_some() && !self.is_heard_only_by_others(tandem, host) {
             self.judge.broken(self.now, format!("{} lives and is to be switched off", id.host));
         }
         let last = self.hosts[host].last_heard;
@@ -211,8 +226,16 @@ impl World {
         }
     }
 
-    fn everybody_is_deaf(&self) -> bool {
-        self.tandems.iter().all(|it| !it.alive || !it.links.contains(&true))
+    fn someone_elses_hand(&self, host: HostId) -> Option<(u64, String)> {
+        let service = &self.nova.services[host];
+        let reason = service.disabled.as_deref().filter(|reason| !reason.starts_with("tandem: "))?;
+        Some((service.edited_at, reason.to_owned()))
+    }
+
+    /// Whoever decides is deaf where it could be heard, and Nova agrees that it is down.
+    fn is_heard_only_by_others(&self, tandem: usize, host: HostId) -> bool {
+        let heard = self.tandems[tandem].hears_host(host);
+        !heard && !self.nova.services[host].is_up(self.now)
     }
 
     pub fn judge_send(&mut self, generation: u32, act: &Act) {

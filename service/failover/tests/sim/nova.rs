@@ -633,7 +633,6 @@ impl World {
         }
         for index in &self.nova.at_host[host] {
             let guest = &mut self.nova.instances[*index];
-            guest.running = self.hosts[host].guests.contains(index);
             if let Task::OnItsHost(_) = guest.task {
                 guest.task = Task::None;
             }

@@ -56,6 +56,7 @@ struct Memory {
     updated_at: Option<u64>,
     reports: u32,
     reported: Option<Time>,
+    reported_before: Option<Time>,
     editing: u32,
     edited: Option<u64>,
     power_asked: Option<u64>,
@@ -126,6 +127,10 @@ impl Tandem {
     /// What its process's clock shows at a moment.
     pub fn clock(&self, now: u64) -> Time {
         Time((EPOCH_MS + now).saturating_add_signed(self.offset))
+    }
+
+    pub fn hears_host(&self, host: HostId) -> bool {
+        self.memory[host].paths.iter().any(Option::is_some)
     }
 
     pub fn leads(&self) -> bool {
@@ -816,6 +821,7 @@ fn listed(memory: &mut Memory, row: &Row, asked: u64, clock: Time) -> NovaSeen {
     let by_us = memory.editing > 0 || memory.edited.is_some_and(|edited| asked <= edited);
     let first_after_edit = memory.edited.take_if(|edited| asked > *edited).is_some();
     if advanced && !by_us && !first_after_edit {
+        memory.reported_before = memory.reported.filter(|_| memory.reports > 0);
         memory.reports += 1;
         memory.reported = Some(clock);
     }
@@ -826,6 +832,7 @@ fn listed(memory: &mut Memory, row: &Row, asked: u64, clock: Time) -> NovaSeen {
         disabled: row.disabled.clone(),
         reported: memory.reported,
         reports: memory.reports,
+        reported_before: memory.reported_before,
     })
 }
 
