@@ -20,6 +20,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 pub use error::StoreError;
+pub(crate) use words::{receipt_kind, rfc3339};
 
 /// Clones share one record.
 #[derive(Debug, Clone)]
