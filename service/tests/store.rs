@@ -207,6 +207,20 @@ async fn the_tables_can_be_read_by_a_person() {
     assert_eq!(line, "cmp1 suspected, held by mass failure since 2026-11-18T11:06:40.123000Z: vm1 waiting");
 }
 
+#[tokio::test]
+async fn every_migration_of_the_folder_is_in_the_binary() {
+    let (_directory, path) = place();
+    let _store = Store::open(&path).await.unwrap();
+    let applied: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations").fetch_one(&mut by_hand(&path).await).await.unwrap();
+    let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
+    assert_eq!(
+        applied,
+        i64::try_from(folder.count()).unwrap(),
+        "cargo does not notice a new file there: touch src/store/open.rs"
+    );
+}
+
 #[test]
 fn an_outage_has_the_same_id_whoever_works_it_out() {
     assert_eq!(incident_uuid(&outage(1, 1)).to_string(), "b671397a-8a0e-59e9-be3a-88caf958470d");
