@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use failover::{
-    GroupId, Host, Incident, InstanceId, InstanceSeen, InstancesSeen, Listing, Look, MigrationId, MigrationSeen, Migrations,
-    MoveState, NovaSeen, Phase, Place, Stage, Task, Time, VmState, looks_wanted,
+    GroupId, Host, Incident, InstanceId, InstanceSeen, InstancesSeen, Listing, Look, MigrationId, MigrationSeen,
+    Migrations, MoveState, NovaSeen, Phase, Place, Stage, Task, Time, VmState, looks_wanted,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use openstack_client::{
-    Cloud, ComputeService, Error, GroupPolicy, HypervisorId, Migration, MigrationFilter, MigrationKind, MigrationStatus,
-    PowerState, Root, Server, ServerId, ServerRow, ServiceId, TaskState, chain,
+    Cloud, ComputeService, Error, GroupPolicy, HypervisorId, Migration, MigrationFilter, MigrationKind,
+    MigrationStatus, PowerState, Root, Server, ServerId, ServerRow, ServiceId, TaskState, chain,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -177,7 +177,8 @@ impl Survey {
         let changed_since = self.newest.map(|newest| newest - OVERLAP);
         self.take(MigrationFilter { host: host.clone(), changed_since, ..MigrationFilter::default() }).await?;
         let kind = Some(MigrationKind::Evacuation);
-        self.take(MigrationFilter { host, kind, status: Some(MigrationStatus::Accepted), ..MigrationFilter::default() }).await
+        self.take(MigrationFilter { host, kind, status: Some(MigrationStatus::Accepted), ..MigrationFilter::default() })
+            .await
     }
 
     async fn take(&mut self, filter: MigrationFilter) -> Result<(), Error> {
@@ -280,13 +281,15 @@ impl Reader {
     /// Instances of a host, as Nova lists them. An empty list counts only while the cell of the host answers.
     pub async fn listing(&self, host: &Host) -> Result<Listing, String> {
         let told = |error: Error| chain(&error);
-        let apart = self.apart().await.map_err(told)?;
         let at = self.clock.now();
-        let rows: Vec<ServerRow> = self.cloud.servers_of_host(&host.name).try_collect().await.map_err(told)?;
+        let rows = self.cloud.servers_of_host(&host.name).try_collect::<Vec<ServerRow>>();
+        let (rows, apart) = futures::try_join!(rows, self.apart()).map_err(told)?;
         if rows.is_empty() {
             match self.cloud.compute_service(&host.name).await.map_err(told)? {
                 Some(ComputeService::Seen(_)) => {}
-                Some(ComputeService::NoData { .. }) | None => return Err("Nova's cell of it does not answer".to_owned()),
+                Some(ComputeService::NoData { .. }) | None => {
+                    return Err("Nova's cell of it does not answer".to_owned());
+                }
             }
         }
         let mut instances = BTreeMap::new();
@@ -301,7 +304,9 @@ impl Reader {
                 ServerRow::Unreadable { id: Some(id), why } => {
                     instances.insert(InstanceId(id.0.as_u128()), unreadable(id, &why));
                 }
-                ServerRow::Unreadable { id: None, why } => return Err(format!("Nova listed something that cannot be read: {why}")),
+                ServerRow::Unreadable { id: None, why } => {
+                    return Err(format!("Nova listed something that cannot be read: {why}"));
+                }
             }
         }
         Ok(Listing { at, instances })
@@ -329,7 +334,10 @@ fn instance(server: &Server, apart: BTreeSet<GroupId>, metadata_key: &str) -> In
         launched: server.launched_at.is_some(),
         boots_from_volume: server.root == Root::Volume,
         wish: wish(server, metadata_key),
-        expendable_root: server.metadata.get(ROOT_DISK).is_some_and(|word| matches!(word.as_str(), "shared" | "expendable")),
+        expendable_root: server
+            .metadata
+            .get(ROOT_DISK)
+            .is_some_and(|word| matches!(word.as_str(), "shared" | "expendable")),
         owned_by: server.name.starts_with(AMPHORA).then(|| "Octavia".into()),
         priority: server.metadata.get(PRIORITY).and_then(|number| number.parse().ok()).unwrap_or(0),
         created: Time(u64::try_from(server.created_at.timestamp_millis()).unwrap_or(0)),
@@ -389,9 +397,20 @@ fn task(task: &TaskState) -> Task {
         | T::ResizeReverting
         | T::ResizeConfirming => Task::Elsewhere(word),
         T::Other(other) => match other.as_str() {
-            "pausing" | "unpausing" | "suspending" | "resuming" | "rescuing" | "unrescuing" | "updating_password"
-            | "image_snapshot" | "image_snapshot_pending" | "image_pending_upload" | "image_uploading" | "image_backup"
-            | "attaching" | "detaching" => Task::OnItsHost(word),
+            "pausing"
+            | "unpausing"
+            | "suspending"
+            | "resuming"
+            | "rescuing"
+            | "unrescuing"
+            | "updating_password"
+            | "image_snapshot"
+            | "image_snapshot_pending"
+            | "image_pending_upload"
+            | "image_uploading"
+            | "image_backup"
+            | "attaching"
+            | "detaching" => Task::OnItsHost(word),
             "soft-deleting" => Task::Deleting,
             _ => Task::Elsewhere(word),
         },

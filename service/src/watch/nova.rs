@@ -35,10 +35,9 @@ pub async fn run(cloud: Cloud, every: Duration, clock: Clock, events: mpsc::Send
         let sent = clock.now();
         let answer = cloud.compute_services().await;
         tell_changes(&mut well, &answer);
-        if let Ok(services) = answer {
-            if events.send(Event::Nova(NovaAnswer { sent, services })).await.is_err() {
-                return;
-            }
+        let Ok(services) = answer else { continue };
+        if events.send(Event::Nova(NovaAnswer { sent, services })).await.is_err() {
+            return;
         }
     }
 }
@@ -47,7 +46,9 @@ pub async fn run(cloud: Cloud, every: Duration, clock: Clock, events: mpsc::Send
 fn tell_changes<T>(well: &mut Option<bool>, answer: &Result<T, Error>) {
     match answer {
         Ok(_) if *well == Some(false) => tracing::info!("Nova answers again"),
-        Err(error) if *well != Some(false) => tracing::warn!(error = chain(error), "Nova does not answer: nothing is begun until it does"),
+        Err(error) if *well != Some(false) => {
+            tracing::warn!(error = chain(error), "Nova does not answer: nothing is begun until it does")
+        }
         Ok(_) | Err(_) => {}
     }
     *well = Some(answer.is_ok());

@@ -21,22 +21,29 @@ const CLOSELY: Duration = Duration::from_millis(1050);
 /// Until it has answered for the first time.
 const AT_FIRST: Duration = Duration::from_secs(3);
 
-pub async fn run(name: String, bmc: Arc<Redfish>, closely: watch::Receiver<BTreeSet<Host>>, clock: Clock, events: mpsc::Sender<Event>) {
+pub async fn run(
+    name: String,
+    bmc: Arc<Redfish>,
+    closely: watch::Receiver<BTreeSet<Host>>,
+    clock: Clock,
+    events: mpsc::Sender<Event>,
+) {
     let mut closely = closely;
     let mut told: Option<String> = None;
-    let mut answered = false;
+    let mut ever = false;
     loop {
+        let asked = clock.now();
         let (reading, system) = match bmc.read().await {
             Ok(state) => (of(state.power), state.uuid),
             Err(error) => (Reading::Unknown(chain(&error).into()), None),
         };
         tell_changes(&name, &reading, &mut told);
-        answered |= system.is_some() || !matches!(reading, Reading::Unknown(_));
-        let event = Event::Power { name: name.clone(), reading, system, at: clock.now() };
+        ever |= system.is_some() || !matches!(reading, Reading::Unknown(_));
+        let event = Event::Power { name: name.clone(), reading, system, asked, answered: clock.now() };
         if events.send(event).await.is_err() {
             return;
         }
-        let pause = |close: bool| match (close, answered) {
+        let pause = |close: bool| match (close, ever) {
             (true, _) => CLOSELY,
             (false, true) => IN_PEACE,
             (false, false) => AT_FIRST,
@@ -50,7 +57,11 @@ pub async fn run(name: String, bmc: Arc<Redfish>, closely: watch::Receiver<BTree
     }
 }
 
-async fn becomes_close(closely: &mut watch::Receiver<BTreeSet<Host>>, was_close: bool, is_close: impl Fn(&BTreeSet<Host>) -> bool) {
+async fn becomes_close(
+    closely: &mut watch::Receiver<BTreeSet<Host>>,
+    was_close: bool,
+    is_close: impl Fn(&BTreeSet<Host>) -> bool,
+) {
     if was_close || closely.wait_for(|hosts| is_close(hosts)).await.is_err() {
         std::future::pending::<()>().await;
     }
