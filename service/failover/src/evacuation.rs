@@ -17,11 +17,13 @@ use crate::Cycle;
 use crate::decision::{Act, Decision};
 use crate::evidence::Evidence;
 use crate::fence;
-use crate::gates;
+use crate::gates::{self, Gate};
 use crate::incident::Thought;
 use crate::ledger::{Incident, Move, MoveState, Phase};
 use crate::names::{GroupId, Host, IncidentId, InstanceId, MigrationId, Time};
-use crate::observation::{InstanceSeen, Listing, MigrationSeen, Migrations, NovaSeen, Place, Stage, Task, VmState};
+use crate::observation::{
+    HostSeen, InstanceSeen, Listing, MigrationSeen, Migrations, NovaSeen, Place, Stage, Task, VmState,
+};
 use crate::reintegration::settled_phase;
 
 /// A receipt for every host that may hold a copy of the instance. Only [`Proofs::of`] makes one.
@@ -110,7 +112,9 @@ fn plan(scene: &Scene<'_>, thought: &mut Thought<'_>) -> bool {
         }
     }
     for migration in scene.arriving() {
-        if !scene.incident.moves.contains_key(&migration.instance) {
+        let seen_to =
+            migration.source.as_ref().is_some_and(|source| scene.cycle.ledger.open_incident(source).is_some());
+        if !scene.incident.moves.contains_key(&migration.instance) && !seen_to {
             let from = migration.source.as_ref().map_or("another host", |host| &host.name);
             let why = format!(
                 "it was on its way here from {from} ({}), and Nova says that it is there still: see that it runs",
@@ -317,7 +321,12 @@ impl Scene<'_> {
     /// Begins as many as the limits allow, in order.
     fn begin_some(&self, thought: &mut Thought<'_>) {
         let mut busy = self.busy();
-        let room = self.room(busy.mine, busy.all);
+        let destinations = self.destinations();
+        if destinations == 0 && incident_waits(self.incident) {
+            let why = "every other compute service is down or disabled: nobody takes its instances";
+            return thought.hold(Gate::SomewhereToGo, why.to_owned());
+        }
+        let room = self.room(destinations, busy.mine, busy.all);
         let mut begun = 0;
         for (id, moving, seen) in self.in_order() {
             if begun == room {
@@ -353,12 +362,14 @@ impl Scene<'_> {
         busy
     }
 
-    fn room(&self, mine: usize, all: usize) -> usize {
+    fn destinations(&self) -> usize {
+        let takes = |seen: &&HostSeen| matches!(&seen.nova, NovaSeen::Listed(it) if it.up && it.disabled.is_none());
+        self.cycle.seen.hosts.values().filter(takes).count()
+    }
+
+    fn room(&self, destinations: usize, mine: usize, all: usize) -> usize {
         let policy = &self.cycle.policy.evacuation;
-        let hosts = self.cycle.seen.hosts.values();
-        let destinations = hosts
-            .filter(|seen| matches!(&seen.nova, NovaSeen::Listed(service) if service.up && service.disabled.is_none()));
-        let all_limit = policy.in_flight.min(policy.per_destination * destinations.count());
+        let all_limit = policy.in_flight.min(policy.per_destination * destinations);
         all_limit.saturating_sub(all).min(policy.per_source.saturating_sub(mine))
     }
 
@@ -427,7 +438,7 @@ impl Scene<'_> {
         let unfinished = || self.migrations_of(id).filter(|row| row.stage == Stage::Unfinished);
         match &seen.task {
             Task::Elsewhere(task) if unfinished().next().is_none() => {
-                Err(format!("Nova is {task} it, which involves other hosts, and no migration says which"))
+                Err(format!("its task is {task}, in which other hosts take part, and no migration says which"))
             }
             Task::Deleting => Err("it is being deleted".to_owned()),
             Task::None | Task::OnItsHost(_) | Task::Elsewhere(_) => Ok(()),
@@ -440,6 +451,10 @@ impl Scene<'_> {
         let ends = unfinished.flat_map(|row| row.source.iter().chain(&row.destination));
         ends.chain([self.host()]).collect()
     }
+}
+
+fn incident_waits(incident: &Incident) -> bool {
+    incident.moves.values().any(|moving| matches!(moving.state, MoveState::Waiting { .. }))
 }
 
 #[derive(Default)]

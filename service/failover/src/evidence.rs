@@ -84,8 +84,8 @@ impl<'a> Evidence<'a> {
 
     /// The networks on which it is heard now.
     pub(crate) fn heard_on(&self) -> BTreeSet<&'a str> {
-        let span = self.cycle.policy.suspect_after;
-        let heard = self.proven().filter(|channel| channel.last.is_some() && !self.is_silent(channel, span));
+        let since = |last| self.cycle.now.since(last) < self.cycle.policy.suspect_after;
+        let heard = self.proven().filter(|channel| channel.last.is_some_and(since));
         heard.map(|channel| &*channel.network).collect()
     }
 
@@ -214,6 +214,7 @@ impl<'a> Evidence<'a> {
     pub(crate) fn binding(&self) -> Result<Option<Binding>, String> {
         self.systems()?;
         let systems = (self.seen.boot.and_then(|boot| boot.system), self.seen.power.system);
+        // Not Nova's word: it says nothing of which machine it is, and a BMC that is another host's would be believed.
         let alive = !self.heard_on().is_empty();
         let is_on = matches!(self.seen.power.reading, Power::On { at } if self.cycle.now.since(at) <= self.cycle.policy.fence.held_within);
         Ok(match systems {

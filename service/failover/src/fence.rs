@@ -179,6 +179,11 @@ fn pause(call: &Call, attempts: u32, retry: Duration, slow_retry: Duration) -> D
     if call.attempts < attempts { retry } else { slow_retry }
 }
 
+/// The pause before a call to Nova is made again: it doubles up to eight times the first.
+pub(crate) fn growing(call: &Call, first: Duration) -> Duration {
+    first * (1 << call.attempts.saturating_sub(1).min(3))
+}
+
 /// Whether a call may be made again: it was answered, or its limit has passed, and the pause after that.
 pub(crate) fn may_repeat(call: &Call, now: Time, limit: Duration, pause: Duration) -> bool {
     let ended = call.answer.as_ref().map_or(call.begun + limit, |(at, _)| *at);

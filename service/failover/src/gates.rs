@@ -1,6 +1,6 @@
 //! The gates before a fence: each a verdict with its reason, so that whoever asks why nothing happens is told.
 //!
-//! Two more of the design will stand here: *somewhere to go* (capacity) and *not dumping* (kdump).
+//! One more of the design will stand here: *not dumping* (kdump).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ pub enum Gate {
     NotEverybody,
     NotFlapping,
     NotMaintained,
+    /// No other host takes instances. (Whether they fit will be asked here, too.)
+    SomewhereToGo,
     /// It is not sure that the host is dead.
     Evidence,
     /// No method has confirmed a fence.
@@ -29,12 +31,13 @@ pub enum Gate {
 }
 
 impl Gate {
-    pub const ALL: [(Self, &str); 9] = [
+    pub const ALL: [(Self, &str); 10] = [
         (Self::Armed, "armed"),
         (Self::WeSee, "we can see"),
         (Self::NotEverybody, "mass failure"),
         (Self::NotFlapping, "flapping"),
         (Self::NotMaintained, "maintenance"),
+        (Self::SomewhereToGo, "somewhere to go"),
         (Self::Evidence, "evidence"),
         (Self::Fence, "fence"),
         (Self::Contradiction, "BMC contradicts"),
@@ -170,8 +173,9 @@ fn not_flapping(cycle: &Cycle<'_>, host: &Host, incident: Option<&Incident>) -> 
 pub(crate) fn not_maintained(evidence: &Evidence<'_>, incident: Option<&Incident>) -> Result<String, String> {
     let host_policy = evidence.cycle.policy.of(evidence.host);
     if !host_policy.enabled {
-        let segment = host_policy.segment.as_deref().unwrap_or("its segment");
-        return Err(format!("segment {segment} is disabled"));
+        let segment =
+            host_policy.segment.as_ref().map_or_else(|| "its segment".to_owned(), |it| format!("segment {it}"));
+        return Err(format!("{segment} is disabled"));
     }
     let ours = |call: fn(&Incident) -> bool| incident.is_some_and(call);
     let Some(service) = evidence.service() else { return Ok("Nova has no data of it".to_owned()) };

@@ -112,6 +112,9 @@ fn answers_again(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Tho
             why: format!("{} has booted by itself: nothing is fenced or moved", incident.host()).into(),
         });
         thought.record(Decision::Boot { host: incident.host().clone(), boot: boot.id });
+        if incident.phase != Phase::Suspected {
+            thought.enter(incident, Phase::Suspected, "what ran on it is looked up");
+        }
         return true;
     }
     if evidence.suspicion().is_some()
@@ -224,7 +227,14 @@ fn fenced(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_
         Some(call) if call.is_done() => {
             thought.enter(incident, Phase::ForcedDown, "Nova lets its instances be evacuated")
         }
-        Some(call) if !fence::may_repeat(call, evidence.cycle.now, policy.call_limit, policy.call_retry) => {
+        Some(call)
+            if !fence::may_repeat(
+                call,
+                evidence.cycle.now,
+                policy.call_limit,
+                fence::growing(call, policy.call_retry),
+            ) =>
+        {
             said_why(call.failure(), NOT_FORCED_DOWN, incident, thought);
         }
         _ => {
@@ -247,7 +257,14 @@ fn forced_down(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thoug
         None if disabled_by_others => {
             thought.enter(incident, Phase::Evacuating, "its compute service was disabled already")
         }
-        Some(call) if !fence::may_repeat(call, evidence.cycle.now, policy.call_limit, policy.call_retry) => {
+        Some(call)
+            if !fence::may_repeat(
+                call,
+                evidence.cycle.now,
+                policy.call_limit,
+                fence::growing(call, policy.call_retry),
+            ) =>
+        {
             said_why(call.failure(), NOT_DISABLED, incident, thought);
         }
         _ => {

@@ -2,7 +2,7 @@
 
 use crate::decision::{Act, Decision};
 use crate::evidence::Evidence;
-use crate::fence::may_repeat;
+use crate::fence::{growing, may_repeat};
 use crate::gates::Gate;
 use crate::incident::Thought;
 use crate::ledger::{Call, Incident, MoveState, Outcome, Phase};
@@ -85,7 +85,8 @@ fn ask(
     thought: &mut Thought<'_>,
 ) {
     let policy = &evidence.cycle.policy.evacuation;
-    let may = call.is_none_or(|call| may_repeat(call, evidence.cycle.now, policy.call_limit, policy.call_retry));
+    let may = call
+        .is_none_or(|call| may_repeat(call, evidence.cycle.now, policy.call_limit, growing(call, policy.call_retry)));
     if may {
         thought.act(act, policy.call_limit);
     }

@@ -24,7 +24,7 @@ const CAUGHT: &[(Bend, u64, &str)] = &[
     (Bend::OptOutIgnored, 0, "against its owner's will"),
     (Bend::LocalDiskIgnored, 0, "loses its disk"),
     (Bend::InstanceOverlooked, 0, "it has no move"),
-    (Bend::NothingEverNamed, 0, "never ends to decide"),
+    (Bend::NothingEverNamed, 0, "loses its disk"),
     (Bend::HoldTextsTick, 0, "never ends to decide"),
     (Bend::OthersDisablesUndone, 0, "somebody else had disabled"),
     (Bend::NeverTakenBack, 0, "though its host is well"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use failover::{
     Act, Binding, Decision, FenceReceipt, Gate, Host, Incident, IncidentId, Kind, Ledger, MoveState, NovaSeen,
-    Observation, Phase, Policy, Power, Proof, Stage, Time, decide, disabled_reason,
+    Observation, Phase, Policy, Power, Proof, Stage, Task, Time, decide, disabled_reason,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,10 @@ impl Bend {
     /// What the core is told instead of the truth.
     fn tells(self, now: Time, seen: &mut Observation, ledger: &mut Ledger, policy: &mut Policy) {
         match self {
-            Self::NoReceiptCheck => forge(ledger, now, &seen.hosts.keys().cloned().collect(), |_| true),
+            Self::NoReceiptCheck => {
+                let open = ledger.open_incidents().map(|incident| incident.host().clone()).collect();
+                forge(ledger, now, &open, |_| true);
+            }
             Self::OneReceiptForAllHosts => {
                 let hosts = seen.hosts.keys().cloned().collect();
                 let fenced: BTreeSet<Host> =
@@ -93,8 +96,14 @@ impl Bend {
             Self::MassFailureGateDropped => policy.mass_failure_percent = 101,
             Self::MaintenanceGateDropped => release(ledger, Gate::NotMaintained),
             Self::SilenceCountedFromTheStart => seen.view.unbroken_since = Time(0),
-            Self::LiveMigrationsForgotten => rows(seen, |row| row.evacuation),
-            Self::EvacuationsForgotten => rows(seen, |row| !row.evacuation),
+            Self::LiveMigrationsForgotten => {
+                rows(seen, |row| row.evacuation);
+                guests(seen, |guest| guest.task = Task::None);
+            }
+            Self::EvacuationsForgotten => {
+                rows(seen, |row| !row.evacuation);
+                guests(seen, |guest| guest.task = Task::None);
+            }
             Self::DisarmedIgnored => ledger.armed = true,
             Self::UnboundBmcBelieved => believe_bmcs(seen, ledger),
             Self::OneSilentNetworkIsEnough => keep_the_silent(now, seen, policy),
@@ -174,7 +183,7 @@ fn stay_off(now: Time, seen: &mut Observation, ledger: &Ledger) {
 
 fn ask_again(ledger: &mut Ledger) {
     let moves = ledger.incidents.values_mut().flat_map(|incident| incident.moves.values_mut());
-    for moving in moves.filter(|moving| matches!(moving.state, MoveState::Unknown { .. })) {
+    for moving in moves.filter(|moving| matches!(moving.state, MoveState::Intended | MoveState::Unknown { .. })) {
         moving.state = MoveState::Waiting { why: None, since: Time(0), not_before: Time(0) };
         moving.intended = None;
     }

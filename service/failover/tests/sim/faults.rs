@@ -274,7 +274,7 @@ impl World {
             Fault::OwnLink(tandem, network, up) => self.tandems[tandem].links[network] = up,
             Fault::OwnNova(tandem, up) => self.tandems[tandem].sees_nova = up,
             Fault::Disables(host) => {
-                self.nova.services[host].disabled.get_or_insert_with(|| "planned work".into());
+                self.nova.services[host].disabled = Some("planned work".into());
                 self.nova.services[host].edited_at = self.now;
             }
             Fault::Enables(host) => {

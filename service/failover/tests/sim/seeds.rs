@@ -217,9 +217,50 @@ impl BadDay<'_> {
         if self.chance.u8(0..100) < 25 {
             self.bmc(at.saturating_sub(5_000), host);
         }
+        self.aggravate(at);
         if self.chance.u8(0..100) < 10 {
             let later = at + self.chance.u64(20_000..300_000);
             self.on(later, Fault::FencesByHand(host));
+        }
+    }
+
+    /// What makes a death worse while it is dealt with.
+    fn aggravate(&mut self, at: u64) {
+        let soon = at + self.chance.u64(1_000..60_000);
+        let (tandem, ms) = (self.tandem(), self.chance.u64(500..120_000));
+        match self.chance.u8(0..12) {
+            0 | 1 => self.on(soon, Fault::Stalls(tandem, ms)),
+            2 => self.passing(soon, 1_000..60_000, Fault::Crashes(tandem), Fault::Starts(tandem)),
+            3 => self.passing(at, 60_000..300_000, Fault::PostsSlow(ms.min(110_000)), Fault::PostsSlow(0)),
+            4 => {
+                // Somebody's destination.
+                for _ in 0..3 {
+                    let (host, later) = (self.chance.usize(0..HOSTS), self.chance.u64(20_000..60_000));
+                    self.on(at + later, Fault::LosesPower(host));
+                }
+            }
+            5 => self.on(soon, Fault::LoseAnswers(3)),
+            _ => {}
+        }
+    }
+
+    /// A rack, or the switch before it.
+    fn many_at_once(&mut self, at: u64) {
+        let first = self.chance.usize(0..HOSTS);
+        let loses_power = self.chance.bool();
+        for host in (first..first + self.chance.usize(4..14)).map(|host| host % HOSTS) {
+            if loses_power {
+                self.on(at, Fault::LosesPower(host));
+            } else {
+                for network in 0..2 {
+                    self.passing(
+                        at,
+                        5_000..400_000,
+                        Fault::Link(host, network, false),
+                        Fault::Link(host, network, true),
+                    );
+                }
+            }
         }
     }
 
@@ -249,7 +290,8 @@ impl BadDay<'_> {
 
     fn misfortune(&mut self, at: u64, host: HostId) {
         let (guest, other, tandem, network) = (self.guest(), self.host(), self.tandem(), self.chance.usize(0..2));
-        match self.chance.u8(0..34) {
+        match self.chance.u8(0..36) {
+            34 | 35 => self.many_at_once(at),
             0 => self.passing(at, 5_000..300_000, Fault::Link(host, network, false), Fault::Link(host, network, true)),
             1 => self.passing(at, 2_000..20_000, Fault::Network(network, false), Fault::Network(network, true)),
             2 => self.passing(at, 5_000..300_000, Fault::Sender(host, false), Fault::Sender(host, true)),

@@ -503,7 +503,8 @@ impl World {
                     memory.editing += 1;
                     memory.reports = 0;
                 }
-                self.after(5, Event::Send { tandem, life, generation, act });
+                let waits = if self.chance(10) { self.between(5, 1_500) } else { 5 };
+                self.after(waits, Event::Send { tandem, life, generation, act });
             }
         }
     }
