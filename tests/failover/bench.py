@@ -23,14 +23,14 @@ from minicloud import hosts
 from minicloud.layout import NETWORKS, Problem
 
 from . import arms, usage
-from .daemon import ROOT, Tandem, send_heartbeats
+from .daemon import RESULTS, Tandem, send_heartbeats
 from .stage import Stage
 
 HOSTS = 3
 INTERVALS = (10, 60)
 VICTIM = "cmp1"
 BUDGET_S = 75 * 60
-RUN = ROOT / "target" / "bench"
+RUN = RESULTS / "bench"
 LIMIT_S = 600
 HUNG = 3  # instances on the host that hangs: there the fence is measured
 
@@ -272,7 +272,7 @@ class Bench:
             print(f"{one['name']:48} {one['value']!s:>8}  at most {one['limit']:<6} {holds}")
         for failure in self.failed:
             print(f"failed: {failure}")
-        print(f"bench-failover: {took_s:.0f} s of {BUDGET_S} s; target/bench/failover.json", flush=True)
+        print(f"bench-failover: {took_s:.0f} s of {BUDGET_S} s; {RUN}/failover.json", flush=True)
         return 1 if self.failed or any(one["holds"] is False for one in self.targets()) else 0
 
 
@@ -316,7 +316,7 @@ def full_load(stage):
         while not stop.is_set():
             try:
                 stage.renew()
-                made = stage.boot(3, stage.host_names()[load["booted"] // 3 % HOSTS], name="load", limit_s=120)
+                made = stage.boot(3, stage.host_names()[load["booted"] // 3 % HOSTS], name="load", limit_s=45)
                 load["booted"] += len(made)
                 stage.delete(made)
             except Problem:

@@ -17,6 +17,7 @@ from minicloud.layout import BMC_PASSWORD, BMC_USER, CLIENT, NETWORKS, PACKAGE, 
 from .stage import environment
 
 ROOT = PACKAGE.parent.parent
+RESULTS = Path(os.environ.get("TANDEM_RESULTS") or ROOT / "target")
 BINARIES = Path(os.environ.get("TANDEM_BIN") or ROOT / "target" / "release")
 API = "http://127.0.0.1:15868"
 HEARTBEAT_PORT = 15869

@@ -7,7 +7,7 @@ import os
 
 from minicloud.layout import Problem
 
-from .daemon import BINARIES, ROOT
+from .daemon import BINARIES, RESULTS
 from .screen import Screen
 from .stage import MINICLOUD, Stage
 from .stories import STORIES, Play
@@ -21,7 +21,7 @@ def main(_):
         raise Problem(f"FAULT={fault}: one of {', '.join(STORIES)}")
     story, keep, screen = STORIES[fault], os.environ.get("KEEP") == "1", Screen()
     with Stage(story.computes, keep=keep) as stage:
-        play = Play(stage, story, ROOT / "target" / "demo", INSTANCES, screen, keep=keep)
+        play = Play(stage, story, RESULTS / "demo", INSTANCES, screen, keep=keep)
         screen.line()
         play.act()
         screen.line()

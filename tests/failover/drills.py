@@ -10,7 +10,7 @@ import unittest
 
 from minicloud.layout import Problem
 
-from .daemon import ROOT
+from .daemon import RESULTS
 from .screen import Screen
 from .stage import Stage
 from .stories import STORIES, Play
@@ -80,7 +80,7 @@ class Drill(unittest.TestCase):
         play = kind(
             self.stage,
             STORIES[fault],
-            ROOT / "target" / "drills" / name,
+            RESULTS / "drills" / name,
             INSTANCES,
             first_victim=Drill.victim % HOSTS + 1,
             **options,

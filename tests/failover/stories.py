@@ -23,6 +23,7 @@ RELEASE_LIMIT_S = 240
 HELD_WATCH_S = 20
 APART_S = 3
 EVERY_S = 0.25
+WIDTH = 150
 
 
 class Story:
@@ -245,13 +246,22 @@ class Play:
         self.screen.live(self.picture())
 
     def tell(self, incident):
-        names = {move["instance"]: move["name"] for move in incident["moves"]}
+        """What happened since the last look; of each move its end alone, for a dozen make a hundred steps."""
         fresh = incident["timeline"][self.told.get(incident["id"], 0) :]
         self.told[incident["id"]] = len(incident["timeline"])
         for event in fresh:
-            after = seconds(event["at"]) - self.first_death().wall
-            who = f"{names[event['instance']]}: " if event["instance"] in names else ""
-            self.screen.line(f"{after:+7.1f} s  {incident['host']}  {event['kind']:9} {who}{event['text']}")
+            if event["kind"] != "move":
+                self.tell_one(event["at"], incident["host"], event["kind"], event["text"])
+        for move in incident["moves"]:
+            if move["state"] in ("moved", "named") and move["instance"] not in self.told:
+                self.told[move["instance"]] = move["state"]
+                ended = f"to {move['to']}" if move["state"] == "moved" else f"and not moved: {move['why']}"
+                self.tell_one(move["ended_at"], incident["host"], "move", f"{move['name']} is {move['state']} {ended}")
+
+    def tell_one(self, when, host, kind, text):
+        after = f"{seconds(when) - self.first_death().wall:+7.1f} s" if when else " " * 9
+        text = text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
+        self.screen.line(f"{after}  {host}  {kind:9} {text}")
 
     def picture(self):
         rows = []
