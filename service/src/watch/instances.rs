@@ -25,8 +25,8 @@ use crate::conductor::Event;
 use crate::desk::Board;
 
 const TICK: Duration = Duration::from_millis(150);
-const MIGRATIONS_EVERY: Duration = Duration::from_millis(700);
-const LISTING_EVERY: Duration = Duration::from_secs(10);
+const MIGRATIONS_EVERY: Duration = Duration::from_secs(1);
+const LISTING_EVERY: Duration = Duration::from_secs(20);
 /// While something waits for a newer look.
 const LISTING_SOON: Duration = Duration::from_secs(4);
 const LISTING_BEFORE_THE_FENCE: Duration = Duration::from_secs(30);
@@ -160,7 +160,7 @@ impl Survey {
         }
         self.seen.listing = Some(Arc::new(self.reader.listing(&self.host).await?));
         let at = self.reader.clock.now();
-        let changed = if self.newest.is_some() { self.changed_migrations().await } else { self.all_migrations().await };
+        let changed = if self.newest.is_some() { self.touched_migrations().await } else { self.all_migrations().await };
         changed.map_err(|error| chain(&error))?;
         self.seen.migrations = Some(Arc::new(self.migrations(at)));
         Ok(())
@@ -171,14 +171,18 @@ impl Survey {
         self.take(filter).await
     }
 
-    /// What is new, and what Nova has only just accepted: until it is touched again it has no `updated_at` to be found by.
+    /// What has changed, and what Nova has only just accepted: until it is touched again it has no `updated_at` to be found by.
+    async fn touched_migrations(&mut self) -> Result<(), Error> {
+        self.changed_migrations().await?;
+        let host = Some(self.host.name.to_string());
+        let (kind, status) = (Some(MigrationKind::Evacuation), Some(MigrationStatus::Accepted));
+        self.take(MigrationFilter { host, kind, status, ..MigrationFilter::default() }).await
+    }
+
     async fn changed_migrations(&mut self) -> Result<(), Error> {
         let host = Some(self.host.name.to_string());
         let changed_since = self.newest.map(|newest| newest - OVERLAP);
-        self.take(MigrationFilter { host: host.clone(), changed_since, ..MigrationFilter::default() }).await?;
-        let kind = Some(MigrationKind::Evacuation);
-        self.take(MigrationFilter { host, kind, status: Some(MigrationStatus::Accepted), ..MigrationFilter::default() })
-            .await
+        self.take(MigrationFilter { host, changed_since, ..MigrationFilter::default() }).await
     }
 
     async fn take(&mut self, filter: MigrationFilter) -> Result<(), Error> {
