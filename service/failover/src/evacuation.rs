@@ -196,6 +196,9 @@ impl Scene<'_> {
     }
 
     fn record(&self, id: InstanceId, state: MoveState, thought: &mut Thought<'_>) -> bool {
+        if self.incident.moves.get(&id).is_some_and(|moving| moving.state == state) {
+            return false; // it stands there already
+        }
         thought.record(Decision::Move { id: self.incident.id.clone(), instance: id, state });
         true
     }

@@ -138,6 +138,9 @@ impl<'a> Evidence<'a> {
             } else {
                 format!(" (nobody is heard on {}: we may be deaf there)", join(&deaf))
             };
+            if silent.is_empty() {
+                return Err(format!("nobody is heard on {}: we may be deaf there", join(&networks)));
+            }
             let silent = join(&silent);
             return Err(format!(
                 "only {silent} is silent: a second path is needed, another network or Nova's word{deaf}"

@@ -70,6 +70,12 @@ impl Verdict {
         Self { gate, passed, why: why.into() }
     }
 
+    /// Whether anything is judged otherwise; that a reason counts other hosts now is no news.
+    pub(crate) fn turned(before: &[Self], now: &[Self]) -> bool {
+        let judged = |verdicts: &[Self]| verdicts.iter().map(|it| (it.gate, it.passed)).collect::<Vec<_>>();
+        judged(before) != judged(now)
+    }
+
     pub(crate) fn line(verdicts: &[Self]) -> String {
         let one = |verdict: &Self| {
             let word = if verdict.passed { "passed" } else { "held" };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::decision::{Act, Decision, How};
 use crate::evidence::{Evidence, PowerProof, join};
-use crate::gates::{self, Gate};
+use crate::gates::{self, Gate, Verdict};
 use crate::ledger::{Incident, Kind, Outcome, Phase, Restart, RestartState};
 use crate::names::{InstanceId, Time};
 use crate::observation::{InstanceSeen, Task, VmState};
@@ -21,6 +21,14 @@ pub(crate) struct Thought<'a> {
 impl<'a> Thought<'a> {
     pub(crate) fn record(&mut self, decision: Decision) {
         self.decisions.push(decision);
+    }
+
+    /// Held by a gate that counts others: the count that stands there is kept, since it changes with every host.
+    fn hold_at(&mut self, incident: &Incident, gate: Gate, why: String) {
+        if gate == Gate::NotEverybody {
+            self.stay_held(incident, gate, "");
+        }
+        self.hold(gate, why);
     }
 
     /// Says why nothing goes on; the first reason stays.
@@ -161,15 +169,22 @@ fn confirmed(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought
         return;
     }
     if let Err(why) = proof_of_death(incident, evidence) {
-        return thought.enter(incident, Phase::Suspected, why);
+        let is_unread = matches!(evidence.power(), PowerProof::None { .. } | PowerProof::OffJustNow { .. });
+        return match &incident.hold {
+            // A BMC that is slow for a moment takes nothing back.
+            Some(hold) if is_unread && evidence.heard_on().is_empty() => {
+                thought.hold(hold.gate, hold.why.to_string());
+            }
+            _ => thought.enter(incident, Phase::Suspected, why),
+        };
     }
     let verdicts = gates::judge(evidence, Some(incident));
     let held = gates::held(&verdicts, &incident.released).map(|verdict| (verdict.gate, verdict.why.to_string()));
-    if verdicts != incident.gates {
+    if Verdict::turned(&incident.gates, &verdicts) {
         thought.record(Decision::Gates { id: incident.id.clone(), verdicts });
     }
     match held {
-        Some((gate, why)) => thought.hold(gate, why),
+        Some((gate, why)) => thought.hold_at(incident, gate, why),
         None => thought.enter(incident, Phase::Fencing, "every gate is passed"),
     }
 }
@@ -208,12 +223,12 @@ fn heard_while_fencing(incident: &Incident, evidence: &Evidence<'_>, thought: &m
 fn stopped_at_a_gate(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) -> bool {
     let verdicts = gates::judge(evidence, Some(incident));
     let held = gates::held(&verdicts, &incident.released).map(|verdict| (verdict.gate, verdict.why.to_string()));
-    if verdicts != incident.gates && held.is_some() {
+    if Verdict::turned(&incident.gates, &verdicts) && held.is_some() {
         thought.record(Decision::Gates { id: incident.id.clone(), verdicts });
     }
     let is_held = held.is_some();
     if let Some((gate, why)) = held {
-        thought.hold(gate, why);
+        thought.hold_at(incident, gate, why);
     }
     is_held
 }

@@ -5,36 +5,48 @@ use crate::sim::seeds::play;
 
 /// Each fault, a seed that catches it, and what the judge says then.
 const CAUGHT: &[(Bend, u64, &str)] = &[
-    (Bend::NoReceiptCheck, 0, "has no receipt"),
-    (Bend::StaleReceipt, 0, "a stale receipt"),
-    (Bend::OneReceiptForAllHosts, 0, "has no receipt"),
-    (Bend::SecondPostAfterALostAnswer, 0, "a second time"),
-    (Bend::DisableBeforeForceDown, 0, "is disabled before it is forced down"),
-    (Bend::ActsAfterTheLease, 0, "leads no more"),
-    (Bend::BlindTakenForSeeing, 0, "blind, and yet"),
-    (Bend::MassFailureGateDropped, 0, "are switched off within"),
-    (Bend::MaintenanceGateDropped, 0, "is under maintenance"),
-    (Bend::SilenceCountedFromTheStart, 0, "is to be switched off"),
-    (Bend::LiveMigrationsForgotten, 0, "without a receipt"),
-    (Bend::EvacuationsForgotten, 0, "a second time"),
-    (Bend::DisarmedIgnored, 0, "disarmed, and yet"),
-    (Bend::UnboundBmcBelieved, 0, "has a receipt and is on"),
-    (Bend::OneSilentNetworkIsEnough, 0, "lives and is to be switched off"),
-    (Bend::DestinationNotFenced, 0, "without a receipt"),
-    (Bend::OptOutIgnored, 0, "against its owner's will"),
-    (Bend::LocalDiskIgnored, 0, "loses its disk"),
-    (Bend::InstanceOverlooked, 0, "it has no move"),
-    (Bend::NothingEverNamed, 0, "loses its disk"),
-    (Bend::HoldTextsTick, 0, "never ends to decide"),
-    (Bend::OthersDisablesUndone, 0, "somebody else had disabled"),
-    (Bend::NeverTakenBack, 0, "though its host is well"),
+    (Bend::NoReceiptCheck, 1, "has no receipt"),
+    (Bend::StaleReceipt, 85, "a stale receipt"),
+    (Bend::OneReceiptForAllHosts, 1, "has no receipt"),
+    (Bend::SecondPostAfterALostAnswer, 1, "a second time"),
+    (Bend::DisableBeforeForceDown, 1, "is disabled before it is forced down"),
+    (Bend::ActsAfterTheLease, 744, "leads no more"),
+    (Bend::BlindTakenForSeeing, 8, "blind, and yet"),
+    (Bend::MassFailureGateDropped, 69, "are switched off within"),
+    (Bend::MaintenanceGateDropped, 202, "is under maintenance"),
+    (Bend::SilenceCountedFromTheStart, 18, "is to be switched off"),
+    (Bend::LiveMigrationsForgotten, 2, "without a receipt"),
+    (Bend::EvacuationsForgotten, 19, "a second time"),
+    (Bend::DisarmedIgnored, 180, "disarmed, and yet"),
+    (Bend::UnboundBmcBelieved, 43, "has a receipt and is on"),
+    (Bend::OneSilentNetworkIsEnough, 69, "lives and is to be switched off"),
+    (Bend::DestinationNotFenced, 34, "without a receipt"),
+    (Bend::OptOutIgnored, 2, "against its owner's will"),
+    (Bend::LocalDiskIgnored, 1, "loses its disk"),
+    (Bend::InstanceOverlooked, 1, "it has no move"),
+    (Bend::NothingEverNamed, 1, "loses its disk"),
+    (Bend::HoldTextsTick, 3, "never ends to decide"),
+    (Bend::OthersDisablesUndone, 93, "somebody else had disabled"),
+    (Bend::NeverTakenBack, 2, "though its host is well"),
 ];
+
+/// A few hundred days like those of `make sim`.
+#[test]
+fn the_core_survives_a_few_hundred_bad_days() {
+    for seed in 1..=300 {
+        let violations = play(seed, Bend::None, false).violations;
+        assert!(violations.is_empty(), "make sim SEED={seed}: {violations:?}");
+    }
+}
 
 #[test]
 fn every_planted_fault_is_caught() {
     let find = std::env::var_os("FIND").is_some();
     assert_eq!(CAUGHT.len(), Bend::PLANTED.len());
     for (bend, seed, what) in CAUGHT {
+        if find && *seed != 0 {
+            continue; // it has one: 0 asks for another
+        }
         if find {
             let seeds: Vec<u64> = (1..2_000).filter(|seed| catches(*bend, *seed, what)).take(1).collect();
             println!("    (Bend::{bend:?}, {}, \"{what}\"),", seeds.first().copied().unwrap_or_default());

@@ -1,5 +1,6 @@
 //! The core on a simulated cloud: stories, promises, and faults planted in it.
 
 mod planted;
+mod promises;
 mod sim;
 mod stories;

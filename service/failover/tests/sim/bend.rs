@@ -107,7 +107,10 @@ impl Bend {
             Self::DisarmedIgnored => ledger.armed = true,
             Self::UnboundBmcBelieved => believe_bmcs(seen, ledger),
             Self::OneSilentNetworkIsEnough => keep_the_silent(now, seen, policy),
-            Self::DestinationNotFenced => fail_towards_the_silent(now, seen, policy),
+            Self::DestinationNotFenced => {
+                fail_towards_the_silent(now, seen, policy);
+                guests(seen, |guest| guest.task = Task::None);
+            }
             Self::OptOutIgnored => guests(seen, |guest| (guest.wish, guest.owned_by) = (Some(true), None)),
             Self::LocalDiskIgnored => guests(seen, |guest| guest.boots_from_volume = true),
             Self::OthersDisablesUndone => claim_disables(seen, ledger),

@@ -192,7 +192,6 @@ impl World {
         if incident.was_fenced() {
             return; // it is kept off
         }
-        let released = incident.released.contains(&Gate::NotEverybody);
         if let Some((since, who)) = self.someone_elses_hand(host)
             && since + NEWS_MS < self.now
             && !incident.released.contains(&Gate::NotMaintained)
@@ -217,11 +216,20 @@ impl World {
         {
             self.judge.broken(self.now, format!("{} was silent only for {} ms", id.host, self.now - last));
         }
+    }
+
+    /// Never more than policy allows: what is truly switched off counts, not what was asked for in vain.
+    pub fn judge_cut(&mut self, host: HostId) {
+        let incident = self.db.ledger.open_incident(&self.hosts[host].host);
+        let Some(incident) = incident.filter(|it| it.phase == Phase::Fencing && !it.was_fenced()) else { return };
+        if !self.hosts[host].power || incident.released.contains(&Gate::NotEverybody) {
+            return;
+        }
         let window = u64::try_from(self.policy.mass_failure_window.as_millis()).expect("short");
         self.judge.switched_off.retain(|(at, other)| at + window > self.now && *other != host);
         self.judge.switched_off.push((self.now, host));
         let (few, all) = (self.judge.switched_off.len(), self.hosts.len());
-        if few > 1 && few as u64 * 100 >= u64::from(self.policy.mass_failure_percent) * all as u64 && !released {
+        if few > 1 && few as u64 * 100 >= u64::from(self.policy.mass_failure_percent) * all as u64 {
             self.judge.broken(self.now, format!("{few} of {all} hosts are switched off within {} s", window / 1000));
         }
     }
@@ -261,6 +269,16 @@ impl World {
         });
         if let Some(host) = runs {
             self.judge.broken(self.now, format!("{name} is evacuated while it runs on {}", self.hosts[host].host));
+        }
+        let mut theirs = self.nova.migrations.iter().filter(|row| {
+            row.instance == instance && row.evacuation && row.by == By::Operator && row.stage() == Stage::Unfinished
+        });
+        if let Some(row) = theirs.next() {
+            if row.began + 3 * NEWS_MS > self.now {
+                self.judge.by_operators.insert(instance); // at the same moment: nobody could have seen it
+            } else if row.told {
+                self.judge.broken(self.now, format!("{name} is evacuated though somebody else does so already"));
+            }
         }
         let flying = self.nova.migrations.iter().find(|row| {
             let to_the_dead = row.chosen.is_some_and(|to| !self.hosts[to].can_write());

@@ -460,6 +460,7 @@ impl World {
         let _ = tandem;
         let pauses = self.db.ledger.open_incidents().map(|incident| match (incident.phase, &incident.hold) {
             (Phase::Recovered | Phase::PartlyRecovered, _) => 20_000,
+            (phase, Some(_)) if phase.holds_the_fence() => 1_000,
             (_, Some(_)) => 10_000,
             (Phase::Evacuating | Phase::HostReturned | Phase::Reintegrating | Phase::RestartingGuests, None) => 4_000,
             (_, None) => 1_500,

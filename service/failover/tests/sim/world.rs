@@ -230,7 +230,9 @@ impl World {
                 self.changing(|world| world.strikes(&fault));
             }
             Event::Cut { host, by_bmc_of } => {
-                let _ = by_bmc_of;
+                if by_bmc_of == host {
+                    self.judge_cut(host);
+                }
                 self.tell(|world| format!("* {} is switched off by its BMC", world.hosts[host].host));
                 self.changing(|world| world.power_off(host));
             }
