@@ -103,7 +103,7 @@ class KillingPlay(Play):
 
     def look(self):
         super().look()
-        for incident in self.incidents.values():
+        for incident in [one for one in self.incidents.values() if one["host"] in self.victims]:
             here = transition(incident)
             if here not in self.met:
                 self.met.append(here)

@@ -305,13 +305,12 @@ class Play:
         return self.stage.watch.active_at(instance.uuid, death.at, elsewhere_than)
 
     def fenced_after(self, victim):
-        """Seconds from the host's death to the first receipt that was not voided."""
+        """Seconds from the host's death to the first receipt; one that was voided later, by a restart, was true."""
         read = [
             seconds(receipt["read_at"])
             for incident in self.incidents.values()
             if incident["host"] == victim
             for receipt in incident["receipts"]
-            if not receipt["void"]
         ]
         return round(min(read) - self.deaths[victim].wall, 2) if read and victim in self.deaths else None
 
