@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::act::{Hands, edits_the_service, limit};
 use crate::clock::{Clock, Watchman};
-use crate::desk::{Board, Request};
+use crate::desk::{Board, OrderError, Request};
 use crate::store::Store;
 use crate::watch::heartbeat::Beat;
 use crate::watch::instances::{Reader, Survey};
@@ -212,23 +212,23 @@ impl Conductor {
         self.write(now, after, &entries).await;
     }
 
-    async fn ordered(&mut self, wanted: &Order, by: &Arc<str>, why: &Arc<str>) -> Result<(), String> {
+    async fn ordered(&mut self, wanted: &Order, by: &Arc<str>, why: &Arc<str>) -> Result<(), OrderError> {
         let now = self.clock.now();
         let decisions = order(now, &self.world.seen, &self.ledger, &self.world.policy, wanted, by, why)
-            .map_err(|refusal| refusal.0)?;
+            .map_err(|refusal| OrderError::Refused(refusal.0))?;
         tracing::info!(by = &**by, why = &**why, ?wanted, "ordered");
         if self.record(now, &decisions).await {
             self.publish(now);
             Ok(())
         } else {
-            Err("it could not be recorded, so it is not done: see tandem-ha's log".to_owned())
+            Err(OrderError::NotRecorded)
         }
     }
 
-    fn look_for(&mut self, host: Host, answer: oneshot::Sender<Result<InstancesSeen, String>>) {
+    fn look_for(&mut self, host: Host, answer: oneshot::Sender<Result<InstancesSeen, OrderError>>) {
         let reader = self.reader.clone();
         self.tasks.spawn(async move {
-            let listing = reader.listing(&host).await;
+            let listing = reader.listing(&host).await.map_err(OrderError::Refused);
             let seen =
                 listing.map(|listing| InstancesSeen { listing: Some(Arc::new(listing)), ..InstancesSeen::default() });
             let _ = answer.send(seen);

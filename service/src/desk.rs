@@ -18,9 +18,9 @@ pub struct Board {
 #[derive(Debug)]
 pub enum Request {
     /// Carried out like any other decision: recorded first.
-    Order { order: Order, by: Arc<str>, why: Arc<str>, answer: oneshot::Sender<Result<(), String>> },
+    Order { order: Order, by: Arc<str>, why: Arc<str>, answer: oneshot::Sender<Result<(), OrderError>> },
     /// A fresh look at the instances of a host, for a dry run.
-    Instances { host: Host, answer: oneshot::Sender<Result<InstancesSeen, String>> },
+    Instances { host: Host, answer: oneshot::Sender<Result<InstancesSeen, OrderError>> },
 }
 
 /// Clones all lead to the same conductor.
@@ -35,6 +35,8 @@ pub struct Desk {
 pub enum OrderError {
     #[error("{0}")]
     Refused(String),
+    #[error("it could not be recorded, so it is not done: tandem-ha's log says why")]
+    NotRecorded,
     #[error("tandem-ha is shutting down")]
     Closing,
 }
@@ -60,8 +62,12 @@ impl Desk {
         self.ask(Request::Instances { host, answer }, answered).await
     }
 
-    async fn ask<T>(&self, request: Request, answered: oneshot::Receiver<Result<T, String>>) -> Result<T, OrderError> {
+    async fn ask<T>(
+        &self,
+        request: Request,
+        answered: oneshot::Receiver<Result<T, OrderError>>,
+    ) -> Result<T, OrderError> {
         self.requests.send(request).await.map_err(|_| OrderError::Closing)?;
-        answered.await.map_err(|_| OrderError::Closing)?.map_err(OrderError::Refused)
+        answered.await.map_err(|_| OrderError::Closing)?
     }
 }

@@ -54,7 +54,9 @@ impl From<OrderError> for ApiError {
     fn from(error: OrderError) -> Self {
         match error {
             OrderError::Refused(why) => Self::conflict(why),
-            OrderError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            OrderError::NotRecorded | OrderError::Closing => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            }
         }
     }
 }

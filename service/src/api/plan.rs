@@ -63,7 +63,7 @@ fn not_looked_up(name: &str, error: OrderError) -> ApiError {
             let message = format!("the instances of {name} could not be looked up: {why}");
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
         }
-        OrderError::Closing => error.into(),
+        OrderError::NotRecorded | OrderError::Closing => error.into(),
     }
 }
 

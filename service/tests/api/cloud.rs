@@ -17,7 +17,7 @@ use serde_json::Value;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use tandem_ha::api::{Door, Peer, router};
-use tandem_ha::desk::{Board, Desk, Request};
+use tandem_ha::desk::{Board, Desk, OrderError, Request};
 use tandem_ha::store::Store;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -166,11 +166,15 @@ async fn conduct(
                     }
                     Err(refusal) => Err(refusal.0),
                 };
-                let _ = answer.send(ordered);
+                let _ = answer.send(ordered.map_err(OrderError::Refused));
             }
             Request::Instances { host, answer } => {
                 let nobody = host == odd();
-                let _ = answer.send(if nobody { Err("its cell does not answer".to_owned()) } else { Ok(instances()) });
+                let _ = answer.send(if nobody {
+                    Err(OrderError::Refused("its cell does not answer".to_owned()))
+                } else {
+                    Ok(instances())
+                });
             }
         }
     }
