@@ -542,6 +542,7 @@ async fn an_evacuation_can_be_followed_by_its_migration_and_its_action() {
 async fn every_other_call_reads_what_the_fake_has() {
     let fake = Fake::start().await;
     let id = ServerId(fake.facts().boot("cmp1", 1)[0]);
+    fake.facts().hosts[0].disabled_reason = Some("its disk is changed".to_owned());
     let cloud = client(&fake);
     assert!(matches!(cloud.server(id).await, Ok(ServerRow::Known(server)) if server.server_groups == Some(Vec::new())));
     assert!(matches!(cloud.server(ServerId(uuid::Uuid::nil())).await, Err(Error::NotFound { .. })));

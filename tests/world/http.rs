@@ -18,6 +18,8 @@ use tower::ServiceExt;
 /// What goes wrong with an answer.
 #[derive(Debug, Clone)]
 pub enum Fault {
+    /// The request is lost on its way: the connection ends, and the service never hears of it.
+    Lost,
     /// This status instead of asking the service.
     Status { code: u16, headers: Vec<(&'static str, String)>, body: &'static str },
     /// The service did it, and half of the answer arrives before the connection ends.
@@ -84,6 +86,11 @@ impl Server {
         lock(&self.planned).push(Planned { method, part: part.to_owned(), times, fault });
     }
 
+    /// From now on all goes well. What was lost stays lost.
+    pub fn heal(&self) {
+        lock(&self.planned).clear();
+    }
+
     /// The requests of this method so far whose path contains `part`.
     pub fn seen(&self, method: &Method, part: &str) -> Vec<Seen> {
         lock(&self.seen).iter().filter(|seen| seen.method == *method && seen.path.contains(part)).cloned().collect()
@@ -114,10 +121,13 @@ impl Server {
                 connection.write_all(&plain_answer(code, &headers, body)).await?;
                 continue;
             }
+            if let Some(Fault::Lost) = fault {
+                return Ok(());
+            }
             let (head, body) = self.answer(seen).await;
             let answer = whole(&head, &body);
             match fault {
-                None | Some(Fault::Status { .. }) => connection.write_all(&answer).await?,
+                None | Some(Fault::Status { .. } | Fault::Lost) => connection.write_all(&answer).await?,
                 Some(Fault::Slow(wait)) => {
                     tokio::time::sleep(wait).await;
                     connection.write_all(&answer).await?;

@@ -2,6 +2,8 @@
 
 #![recursion_limit = "256"] // one server of Nova's is a long `json!`
 
+pub mod bmc;
 pub mod cloud;
 pub mod http;
+pub mod machine;
 pub mod openstack;

@@ -11,7 +11,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use chrono::{Duration, SecondsFormat, Utc};
+use chrono::{DateTime, Duration, SecondsFormat, Utc};
 use openstack_client::{CloudConfig, Credentials, Domain, Interface, Named, Secret};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -42,6 +42,10 @@ pub struct Facts {
     pub catalogue: Vec<&'static str>,
     /// Nova gives no more than this in one page.
     pub max_limit: usize,
+    /// How long an evacuation takes for each of its steps; without it it stays `accepted`.
+    pub evacuation_step: Option<std::time::Duration>,
+    /// What must never be, as Nova and the machines saw it.
+    pub violations: Vec<String>,
     url: String,
 }
 
@@ -54,12 +58,39 @@ pub struct Host {
     pub forced_down: bool,
     pub disabled_reason: Option<String>,
     pub cell_down: bool,
+    /// When its nova-compute reported last, if it does no more.
+    pub silent_since: Option<DateTime<Utc>>,
+    /// When somebody changed its service last, which moves `updated_at`, too.
+    edited: Option<DateTime<Utc>>,
+    /// Silent for longer than this is down to Nova.
+    pub service_down_time: Duration,
+    /// What Nova cannot know: whether the machine runs, and its guests with it.
+    pub runs: bool,
 }
 
 impl Host {
-    fn new(name: &str) -> Self {
-        let (id, name) = (Uuid::new_v4(), name.to_owned());
-        Self { id, name, up: true, forced_down: false, disabled_reason: None, cell_down: false }
+    pub fn new(name: &str) -> Self {
+        Self {
+            id: Uuid::new_v4(),
+            name: name.to_owned(),
+            up: true,
+            forced_down: false,
+            disabled_reason: None,
+            cell_down: false,
+            silent_since: None,
+            edited: None,
+            service_down_time: Duration::seconds(60),
+            runs: true,
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        let silent = self.silent_since.is_some_and(|since| Utc::now() - since > self.service_down_time);
+        self.up && !silent && !self.forced_down
+    }
+
+    fn updated_at(&self) -> DateTime<Utc> {
+        self.silent_since.map_or_else(Utc::now, |since| self.edited.map_or(since, |edited| edited.max(since)))
     }
 
     fn row(&self) -> Value {
@@ -70,8 +101,8 @@ impl Host {
         json!({
             "id": self.id, "binary": "nova-compute", "host": self.name, "zone": "nova",
             "status": if disabled { "disabled" } else { "enabled" }, "disabled_reason": self.disabled_reason,
-            "state": if self.up && !self.forced_down { "up" } else { "down" },
-            "forced_down": self.forced_down, "updated_at": naive_now(),
+            "state": if self.is_up() { "up" } else { "down" },
+            "forced_down": self.forced_down, "updated_at": naive(self.updated_at()),
         })
     }
 }
@@ -197,6 +228,8 @@ impl Facts {
             placement: (1, 39),
             catalogue: vec!["compute", "identity", "placement"],
             max_limit: 1000,
+            evacuation_step: None,
+            violations: Vec::new(),
             url,
         }
     }
@@ -225,7 +258,11 @@ impl Facts {
 }
 
 fn naive_now() -> String {
-    Utc::now().format("%Y-%m-%dT%H:%M:%S%.6f").to_string()
+    naive(Utc::now())
+}
+
+fn naive(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%dT%H:%M:%S%.6f").to_string()
 }
 
 fn zoned(time: chrono::DateTime<Utc>) -> String {
@@ -390,10 +427,15 @@ async fn services(State(facts): Cloud, Query(terms): Terms) -> Json<Value> {
 
 async fn update_service(State(facts): Cloud, Path(id): Path<String>, Json(body): Json<Value>) -> Response {
     let mut facts = lock(&facts);
-    let Some(host) = facts.host(&id) else { return nothing("Service") };
-    if let Some(forced_down) = body["forced_down"].as_bool() {
-        host.forced_down = forced_down;
+    let Some(host) = facts.host(&id).map(|host| host.name.clone()) else { return nothing("Service") };
+    let forced_down = body["forced_down"].as_bool();
+    if forced_down == Some(false) && facts.evacuations_from(&host).any(|row| row["status"] == "done") {
+        let message = format!("Service {host} has evacuations that its nova-compute has not completed.");
+        return fault(StatusCode::BAD_REQUEST, "badRequest", &message);
     }
+    let host = facts.host(&id).expect("it was just found");
+    host.forced_down = forced_down.unwrap_or(host.forced_down);
+    let blocks = host.is_up() && !host.runs; // Nova would wait 60 s for an answer of its nova-compute
     match body["status"].as_str() {
         Some("disabled") => {
             host.disabled_reason = Some(body["disabled_reason"].as_str().unwrap_or_default().to_owned())
@@ -401,7 +443,12 @@ async fn update_service(State(facts): Cloud, Path(id): Path<String>, Json(body):
         Some("enabled") => host.disabled_reason = None,
         _ => {}
     }
-    Json(json!({"service": host.row()})).into_response()
+    host.edited = Some(Utc::now());
+    let row = host.row();
+    if blocks && body["status"] == "disabled" {
+        facts.violations.push(format!("{} was disabled before it was forced down", row["host"]));
+    }
+    Json(json!({"service": row})).into_response()
 }
 
 async fn servers(State(facts): Cloud, Query(terms): Terms) -> Response {
@@ -441,13 +488,19 @@ async fn one_server(State(facts): Cloud, Path(id): Path<String>) -> Response {
     }
 }
 
-async fn action(State(facts): Cloud, Path(id): Path<String>, Json(body): Json<Value>) -> Response {
-    let mut facts = lock(&facts);
+async fn action(State(shared): Cloud, Path(id): Path<String>, Json(body): Json<Value>) -> Response {
+    let mut facts = lock(&shared);
     let Some(at) = facts.servers.iter().position(|server| server["id"] == id.as_str()) else {
         return nothing("Instance");
     };
     let (name, status) = match body.as_object().and_then(|body| body.keys().next()).map(String::as_str) {
-        Some("evacuate") => return evacuate(&mut facts, at),
+        Some("evacuate") => {
+            let (answer, begun) = evacuate(&mut facts, at);
+            if let Some((migration, step)) = begun.zip(facts.evacuation_step) {
+                tokio::spawn(carry_out(Arc::clone(&shared), migration, step));
+            }
+            return answer;
+        }
         Some("os-start") => ("start", "active"),
         Some("os-stop") => ("stop", "stopped"),
         Some("reboot") => ("reboot", "active"),
@@ -458,21 +511,107 @@ async fn action(State(facts): Cloud, Path(id): Path<String>, Json(body): Json<Va
     StatusCode::ACCEPTED.into_response()
 }
 
-fn evacuate(facts: &mut Facts, at: usize) -> Response {
+fn evacuate(facts: &mut Facts, at: usize) -> (Response, Option<Uuid>) {
     let (id, source) = (facts.servers[at]["id"].clone(), facts.servers[at]["OS-EXT-SRV-ATTR:host"].clone());
-    let up = facts.hosts.iter().any(|host| source == host.name.as_str() && host.up && !host.forced_down);
-    if up {
+    if facts.hosts.iter().any(|host| source == host.name.as_str() && host.is_up()) {
         let message = format!("Compute service of {} is still in use.", source.as_str().unwrap_or_default());
-        return fault(StatusCode::BAD_REQUEST, "badRequest", &message);
+        return (fault(StatusCode::BAD_REQUEST, "badRequest", &message), None);
     }
-    let number = facts.migrations.len() + 1;
+    let (number, uuid) = (facts.migrations.len() + 1, Uuid::new_v4());
     facts.migrations.push(json!({
-        "id": number, "uuid": Uuid::new_v4(), "instance_uuid": id, "migration_type": "evacuation", "status": "accepted",
+        "id": number, "uuid": uuid, "instance_uuid": id, "migration_type": "evacuation", "status": "accepted",
         "source_compute": source, "dest_compute": null, "source_node": source, "dest_node": null, "dest_host": null,
         "old_instance_type_id": 1, "new_instance_type_id": 1, "created_at": naive_now(), "updated_at": null,
     }));
     facts.note(id.as_str().unwrap_or_default(), "evacuate");
-    StatusCode::OK.into_response()
+    (StatusCode::OK.into_response(), Some(uuid))
+}
+
+/// The destination spawns the guest; where the instance is changes last.
+async fn carry_out(facts: Arc<Mutex<Facts>>, migration: Uuid, step: std::time::Duration) {
+    for begin in [Facts::schedule, Facts::spawn, Facts::arrive] {
+        tokio::time::sleep(step).await;
+        if !begin(&mut lock(&facts), migration) {
+            return;
+        }
+    }
+}
+
+impl Facts {
+    fn evacuations_from(&self, host: &str) -> impl Iterator<Item = &Value> {
+        let of_host = move |row: &&Value| row["migration_type"] == "evacuation" && row["source_compute"] == host;
+        self.migrations.iter().filter(of_host)
+    }
+
+    /// nova-compute of this host has started again: it removes what was evacuated, says so, and reports.
+    pub fn compute_restarts(&mut self, name: &str) {
+        for row in &mut self.migrations {
+            if row["source_compute"] == name && row["status"] == "done" {
+                row["status"] = json!("completed");
+                row["updated_at"] = json!(naive_now());
+            }
+        }
+        for host in self.hosts.iter_mut().filter(|host| host.name == name) {
+            (host.silent_since, host.runs) = (None, true);
+        }
+    }
+
+    /// The instances that Nova says are on this host.
+    pub fn on_host(&self, name: &str) -> usize {
+        self.servers.iter().filter(|server| server["OS-EXT-SRV-ATTR:host"] == name).count()
+    }
+
+    fn schedule(&mut self, migration: Uuid) -> bool {
+        let row = self.migration(migration).clone();
+        let fits = |host: &&Host| {
+            host.is_up() && host.disabled_reason.is_none() && row["source_compute"] != host.name.as_str()
+        };
+        let chosen = self.hosts.iter().filter(fits).min_by_key(|host| self.on_host(&host.name));
+        let to = chosen.map(|host| json!(host.name));
+        let row = self.migration(migration);
+        let status = if to.is_some() { "pre-migrating" } else { "error" };
+        let (found, to) = (to.is_some(), to.unwrap_or_default());
+        (row["status"], row["dest_compute"], row["dest_node"]) = (json!(status), to.clone(), to);
+        row["updated_at"] = json!(naive_now());
+        let task = if found { json!("rebuild_spawning") } else { json!(null) };
+        self.server_of(migration)["OS-EXT-STS:task_state"] = task;
+        found
+    }
+
+    fn spawn(&mut self, migration: Uuid) -> bool {
+        let row = self.migration(migration).clone();
+        let runs = |name: &Value| self.hosts.iter().any(|host| *name == host.name.as_str() && host.runs);
+        if !runs(&row["dest_compute"]) {
+            return false; // died under it: it stays as it is
+        }
+        if runs(&row["source_compute"]) {
+            let twice =
+                format!("{} runs on {} and on {}", row["instance_uuid"], row["source_compute"], row["dest_compute"]);
+            self.violations.push(twice);
+        }
+        let row = self.migration(migration);
+        (row["status"], row["updated_at"]) = (json!("done"), json!(naive_now()));
+        true
+    }
+
+    fn arrive(&mut self, migration: Uuid) -> bool {
+        let to = self.migration(migration)["dest_compute"].clone();
+        let server = self.server_of(migration);
+        server["OS-EXT-SRV-ATTR:host"] = to.clone();
+        server["OS-EXT-SRV-ATTR:hypervisor_hostname"] = to;
+        server["OS-EXT-STS:task_state"] = json!(null);
+        true
+    }
+
+    fn migration(&mut self, id: Uuid) -> &mut Value {
+        let id = id.to_string();
+        self.migrations.iter_mut().find(|row| row["uuid"] == id.as_str()).expect("migrations are never removed")
+    }
+
+    fn server_of(&mut self, migration: Uuid) -> &mut Value {
+        let id = self.migration(migration)["instance_uuid"].clone();
+        self.servers.iter_mut().find(|server| server["id"] == id).expect("its instance is there")
+    }
 }
 
 impl Facts {
@@ -530,7 +669,7 @@ async fn hypervisors(State(facts): Cloud, Query(terms): Terms) -> Response {
     let row = |host: &Host| {
         json!({
             "id": host.id, "hypervisor_hostname": host.name, "hypervisor_type": "fake", "hypervisor_version": 1000, "host_ip": "127.0.0.1",
-            "state": if host.up { "up" } else { "down" }, "status": "enabled", "uptime": null, "servers": [],
+            "state": if host.is_up() { "up" } else { "down" }, "status": "enabled", "uptime": null, "servers": [],
             "service": {"id": host.id, "host": host.name, "disabled_reason": host.disabled_reason},
         })
     };
@@ -547,7 +686,8 @@ async fn placement_version(State(facts): Cloud) -> Json<Value> {
     )
 }
 
-async fn provider(Path((_, what)): Path<(String, String)>) -> Response {
+async fn provider(State(facts): Cloud, Path((id, what)): Path<(String, String)>) -> Response {
+    let enabled = lock(&facts).host(&id).is_some_and(|host| host.disabled_reason.is_none());
     let inventory = |total: u64, ratio: f64| json!({"total": total, "reserved": 0, "min_unit": 1, "max_unit": total, "step_size": 1, "allocation_ratio": ratio});
     let (name, value) = match what.as_str() {
         "inventories" => (
@@ -555,6 +695,7 @@ async fn provider(Path((_, what)): Path<(String, String)>) -> Response {
             json!({"VCPU": inventory(1000, 4.0), "MEMORY_MB": inventory(800_000, 1.0), "DISK_GB": inventory(600_000, 1.0)}),
         ),
         "usages" => ("usages", json!({"VCPU": 4, "MEMORY_MB": 8192, "DISK_GB": 80})),
+        "traits" if enabled => ("traits", json!(["COMPUTE_NODE"])),
         "traits" => ("traits", json!(["COMPUTE_NODE", "COMPUTE_STATUS_DISABLED"])),
         _ => return nothing("Resource"),
     };
