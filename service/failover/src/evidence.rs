@@ -200,7 +200,9 @@ impl<'a> Evidence<'a> {
             return Err(why.into());
         }
         let bound = self.record.and_then(|record| record.bound);
-        bound.ok_or_else(|| "its BMC was never seen to be this host's, so its word proves nothing".into())
+        bound.ok_or_else(|| {
+            "its BMC was not seen to be this host's (On while the host was heard): its word proves nothing".into()
+        })
     }
 
     /// Host and BMC must not name different machines.
@@ -213,15 +215,33 @@ impl<'a> Evidence<'a> {
         }
     }
 
+    /// What is heard although the BMC says Off. Somebody must look at that, whether the BMC is believed to be this host's or not.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let Power::Off { since, .. } = self.seen.power.reading else { return None };
+        if self.systems().is_err() || self.heard_on().is_empty() {
+            return None;
+        }
+        self.life_after(since + IN_FLIGHT)
+    }
+
+    /// It was heard between two Off readings: such a BMC is not believed again, by nobody, until it says On of a living host.
+    fn was_heard_while_off(&self) -> bool {
+        let Power::Off { since, at } = self.seen.power.reading else { return false };
+        self.seen.channels.iter().filter_map(|channel| channel.last).any(|last| since + IN_FLIGHT < last && last < at)
+    }
+
     /// What the host and its BMC show now of belonging together; only while the host is heard.
     pub(crate) fn binding(&self) -> Result<Option<Binding>, String> {
         self.systems()?;
+        if self.was_heard_while_off() {
+            return Err("it said Off while the host was heard".to_owned());
+        }
         let systems = (self.seen.boot.and_then(|boot| boot.system), self.seen.power.system);
         // Not Nova's word: it says nothing of which machine it is, and a BMC that is another host's would be believed.
         let alive = !self.heard_on().is_empty();
         let is_on = matches!(self.seen.power.reading, Power::On { at } if self.cycle.now.since(at) <= self.cycle.policy.fence.held_within);
         Ok(match systems {
-            (Some(system), Some(_)) if alive => Some(Binding::SameSystem(system)),
+            (Some(system), Some(_)) if alive && is_on => Some(Binding::SameSystem(system)),
             _ if alive && is_on => Some(Binding::OnWhileAlive),
             _ => None,
         })

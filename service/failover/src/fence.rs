@@ -113,14 +113,15 @@ pub(crate) fn step(incident: &Incident, evidence: &Evidence<'_>, thought: &mut T
     false
 }
 
-/// A BMC that is slow for a moment only makes evacuations wait; one that stays away is told.
+/// A BMC that is slow only makes evacuations wait; one whose word is always too old, or never comes, is told. (Two answers of a BMC that takes
+/// almost `held_within` are twice that and a pause apart.)
 fn unread(incident: &Incident, evidence: &Evidence<'_>, why: &Arc<str>, thought: &mut Thought<'_>) {
     let since = match &evidence.seen.power.reading {
         Power::Unknown { since, .. } => *since,
         Power::Off { at, .. } => *at,
         Power::On { .. } | Power::Absent => evidence.cycle.now,
     };
-    if evidence.cycle.now.since(since) > evidence.cycle.policy.fence.held_within * 2 {
+    if evidence.cycle.now.since(since) > evidence.cycle.policy.fence.held_within * 3 {
         thought.hold(Gate::Fence, format!("{NOT_HELD}: {why}; {}", by_hand(incident)));
     }
     thought.stay_held(incident, Gate::Fence, NOT_HELD);

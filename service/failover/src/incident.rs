@@ -126,6 +126,7 @@ fn answers_again(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Tho
         return true;
     }
     if evidence.suspicion().is_some()
+        || evidence.contradiction().is_some()
         || (evidence.heard_on().is_empty() && !evidence.reports_to_nova_since(incident.opened))
     {
         return false;
@@ -145,7 +146,7 @@ fn suspected(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought
     match proof_of_death(incident, evidence) {
         Ok(why) => thought.enter(incident, Phase::Confirmed, why),
         Err(why) => {
-            if let PowerProof::Contradicted { by } = evidence.power() {
+            if let Some(by) = evidence.contradiction() {
                 thought.hold(Gate::Contradiction, format!("its BMC says Off, but {by}"));
             } else if evidence.cycle.now.since(incident.opened) > evidence.cycle.policy.silence {
                 thought.hold(Gate::Evidence, why);

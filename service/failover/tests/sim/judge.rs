@@ -265,7 +265,10 @@ impl World {
         }
         let runs = (0..self.hosts.len()).find(|host| {
             let it = &self.hosts[*host];
-            it.can_write() && it.guests.contains(&instance) && !self.is_excused(*host)
+            it.can_write()
+                && it.guests.contains(&instance)
+                && !self.is_excused(*host)
+                && !self.judge.by_operators.contains(&instance)
         });
         if let Some(host) = runs {
             self.judge.broken(self.now, format!("{name} is evacuated while it runs on {}", self.hosts[host].host));

@@ -408,7 +408,12 @@ impl World {
     pub fn migrate_live(&mut self, instance: usize, to: HostId) {
         let guest = &self.nova.instances[instance];
         let from = guest.host;
-        if from == to || guest.deleted || guest.task != Task::None || !self.hosts[from].guests.contains(&instance) {
+        if self.hosts[to].kernel != super::host::Kernel::Alive
+            || from == to
+            || guest.deleted
+            || guest.task != Task::None
+            || !self.hosts[from].guests.contains(&instance)
+        {
             return;
         }
         let migration = self.nova.begin_migration(Migration {
@@ -575,7 +580,10 @@ impl World {
         if self.hosts[row.source].kernel != super::host::Kernel::Alive {
             return self.after(2_000, Event::Nova(NovaEvent::Switches(migration)));
         }
-        if self.hosts[to].boot != row.boot || !self.hosts[to].can_write() || !self.hosts[row.source].links[1] {
+        if self.hosts[to].boot != row.boot
+            || self.hosts[to].kernel != super::host::Kernel::Alive
+            || !self.hosts[row.source].links[1]
+        {
             self.nova.migrations[migration].status = "error";
             self.nova.instances[row.instance].task = Task::None;
             return;
