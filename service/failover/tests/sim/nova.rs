@@ -408,6 +408,11 @@ impl World {
     pub fn migrate_live(&mut self, instance: usize, to: HostId) {
         let guest = &self.nova.instances[instance];
         let from = guest.host;
+        // The scheduler refuses a destination that is down or disabled.
+        let service = &self.nova.services[to];
+        if !service.is_up(self.now) || service.disabled.is_some() {
+            return;
+        }
         if self.hosts[to].kernel != super::host::Kernel::Alive
             || from == to
             || guest.deleted
