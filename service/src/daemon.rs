@@ -19,7 +19,7 @@ use crate::desk::{Board, Desk};
 use crate::fence::redfish::Redfish;
 use crate::store::Store;
 use crate::watch::heartbeat::{Beat, Listener};
-use crate::watch::instances::Reader;
+use crate::watch::instances::{Reader, Turns};
 use crate::watch::{nova, power, reach};
 use crate::world::World;
 
@@ -55,7 +55,12 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     let served = tokio::spawn(api::serve(api, desk, store.clone(), stop.clone()));
     say_hello(&config, &cloud, &ledger);
 
-    let reader = Reader { cloud: cloud.clone(), clock, metadata_key: config.evacuation.metadata_key.as_str().into() };
+    let reader = Reader {
+        cloud: cloud.clone(),
+        clock,
+        metadata_key: config.evacuation.metadata_key.as_str().into(),
+        turns: Turns::default(),
+    };
     let hands = Hands { cloud, bmcs, clock };
     let conductor = Conductor::new(world, ledger, store, hands, reader, Ends { events, board, closely });
     conductor.run(received, stop).await;

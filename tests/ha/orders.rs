@@ -3,7 +3,10 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde_json::json;
+use system_tests::http::Fault;
+use system_tests::openstack::Host;
 use tokio::time::sleep;
 
 use crate::story::{DOOMED, NETWORKS, Story};
@@ -122,12 +125,7 @@ async fn a_socket_that_cannot_be_had_ends_it_with_1_and_names_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_heartbeats_of_a_thousand_hosts_leave_it_time_to_see_a_death() {
     let mut story = Story::of_hosts(3).await;
-    {
-        let mut facts = story.fake.facts();
-        for number in 4..=1000 {
-            facts.hosts.push(system_tests::openstack::Host::new(&format!("cmp{number}")));
-        }
-    }
+    story.fake.facts().hosts.extend((4..=1000).map(|number| Host::new(&format!("cmp{number}"))));
     // Each of them sends every second.
     story.reconfigure("suspect_s = 0.6, silence_s = 3", "suspect_s = 2, silence_s = 6");
     story.start();
@@ -148,4 +146,28 @@ async fn the_heartbeats_of_a_thousand_hosts_leave_it_time_to_see_a_death() {
     println!("death to recovery: {:.1} s", died.elapsed().as_secs_f64());
     assert_eq!(story.count("asleep"), 0, "it fell behind");
     crowd.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_all_fall_silent_at_once_are_held_and_nova_is_asked_gently() {
+    let mut story = Story::of_hosts(3).await;
+    story.fake.facts().hosts.extend((4..=200).map(|number| Host::new(&format!("cmp{number}"))));
+    story.reconfigure("suspect_s = 0.6, silence_s = 3", "suspect_s = 2, silence_s = 4");
+    story.start();
+    story.sees_all_well().await;
+    let crowd = story.crowd(4..=200);
+    story.until("all are heard", || story.count("kind=Heartbeat") == 400).await;
+    story.fake.http.fail(Method::GET, "/servers/detail", usize::MAX, Fault::Slow(Duration::from_millis(400)));
+    crowd.abort();
+    for machine in &story.machines {
+        machine.cut_off(&NETWORKS);
+    }
+    story.until("Nova is asked", || story.listings() > 0).await;
+    let began = Instant::now();
+    story.until("all are suspected", || story.count("suspected: ") >= 200).await;
+    sleep(Duration::from_secs(3)).await;
+    let asked = story.listings() as f64 / began.elapsed().as_secs_f64();
+    assert!(asked < 25.0, "{asked} listings a second"); // a few at a time, 400 ms each
+    assert_eq!(story.count("fencing"), 0);
+    story.nothing_done();
 }

@@ -415,6 +415,10 @@ networks = [{{ name = "mgmt", listen = "{}" }}, {{ name = "storage", listen = "{
         self.fake.http.seen(&Method::POST, "/action").len()
     }
 
+    pub(crate) fn listings(&self) -> usize {
+        self.fake.http.seen(&Method::GET, "/servers/detail").len()
+    }
+
     pub(crate) fn evacuations_of(&self, instance: Uuid) -> usize {
         self.fake.http.seen(&Method::POST, &format!("/servers/{instance}/action")).len()
     }

@@ -16,7 +16,7 @@ use openstack_client::{
     Cloud, ComputeService, Error, GroupPolicy, HypervisorId, Migration, MigrationFilter, MigrationKind,
     MigrationStatus, PowerState, Root, Server, ServerId, ServerRow, ServiceId, TaskState, chain,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -35,6 +35,8 @@ const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
 /// Nova's transactions end a little after the time that they carry.
 const OVERLAP: chrono::TimeDelta = chrono::TimeDelta::seconds(20);
 const LOOKS_AT_ONCE: usize = 4;
+/// Hosts that are only suspected and looked at at the same time: when a network fails all of them are, and Nova is to bear it.
+const SUSPECTS_AT_ONCE: usize = 4;
 /// How the names of Octavia's instances begin.
 const AMPHORA: &str = "amphora-";
 /// Metadata: what an owner may say of one instance.
@@ -47,6 +49,25 @@ pub struct Reader {
     pub cloud: Cloud,
     pub clock: Clock,
     pub metadata_key: Arc<str>,
+    /// Suspects take turns; a host whose instances are moved waits for none of them.
+    pub turns: Turns,
+}
+
+/// Clones share the same turns.
+#[derive(Debug, Clone)]
+pub struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(SUSPECTS_AT_ONCE)))
+    }
+}
+
+impl Turns {
+    /// None if its turn has not come.
+    fn take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
+    }
 }
 
 /// One host under watch, until its incident is closed.
@@ -111,7 +132,14 @@ impl Survey {
     async fn look(&mut self, incident: &Incident, board: &Board) -> Result<(), String> {
         match self.due(incident) {
             Due::Nothing => {}
-            Due::Everything => self.everything(board).await?,
+            Due::Everything => {
+                // Not waited for: meanwhile it may have become one whose instances are moved.
+                let turn = incident.phase.is_before_the_fence().then(|| self.reader.turns.take());
+                if matches!(turn, Some(None)) {
+                    return Ok(());
+                }
+                self.everything(board).await?;
+            }
             Due::Migrations => {
                 let at = self.reader.clock.now();
                 self.changed_migrations().await.map_err(|error| chain(&error))?;
