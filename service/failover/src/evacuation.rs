@@ -439,6 +439,10 @@ impl Scene<'_> {
     /// Nobody else is at it. What only its own host was doing ended with the fence.
     fn settled(&self, id: InstanceId, seen: &InstanceSeen) -> Result<(), String> {
         let unfinished = || self.migrations_of(id).filter(|row| row.stage == Stage::Unfinished);
+        // Whoever is to take it may be at it already, or find the message when it starts again.
+        if let Some(row) = unfinished().find(|row| row.destination.is_none()) {
+            return Err(format!("a migration of it is {}, and Nova does not say to where", row.status));
+        }
         match &seen.task {
             Task::Elsewhere(task) if unfinished().next().is_none() => {
                 Err(format!("its task is {task}, in which other hosts take part, and no migration says which"))

@@ -130,6 +130,9 @@ fn unread(incident: &Incident, evidence: &Evidence<'_>, why: &Arc<str>, thought:
 const NOT_SWITCHED_OFF: &str = "its BMC did not switch it off";
 const NOT_HELD: &str = "the fence is not held";
 
+/// While its own BMC says On, nobody's word makes it off.
+const AT_THE_HOST: &str = "switch it off at the host, and it goes on once its BMC says Off";
+
 fn by_hand(incident: &Incident) -> String {
     format!("if {host} is certainly off: tandem fence {host} --manual --reason ...", host = incident.host())
 }
@@ -152,7 +155,7 @@ fn obtain(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_
             thought.hold(Gate::Contradiction, format!("its BMC says Off, but {by}; {}", by_hand(incident)));
         }
         PowerProof::On { at } if methods.contains(&Method::Redfish) => switch_off(incident, evidence, at, thought),
-        PowerProof::On { .. } => thought.hold(Gate::Fence, format!("its power is on; {}", by_hand(incident))),
+        PowerProof::On { .. } => thought.hold(Gate::Fence, format!("its power is on; {AT_THE_HOST}")),
         PowerProof::None { why, since } => {
             if since.is_none_or(|since| evidence.cycle.now.since(since) > evidence.cycle.policy.fence.held_within) {
                 thought.hold(Gate::Fence, format!("{why}; {}", by_hand(incident)));
@@ -166,7 +169,7 @@ fn switch_off(incident: &Incident, evidence: &Evidence<'_>, on_at: Time, thought
     if let Some(call) = &incident.power_off {
         if call.attempts >= policy.attempts && on_at > call.begun + policy.limit {
             let why = call.failure().map_or_else(|| "its power is still on".to_owned(), ToString::to_string);
-            thought.hold(Gate::Fence, format!("{NOT_SWITCHED_OFF}: {why}; {}", by_hand(incident)));
+            thought.hold(Gate::Fence, format!("{NOT_SWITCHED_OFF}: {why}; {AT_THE_HOST}"));
         }
         thought.stay_held(incident, Gate::Fence, NOT_SWITCHED_OFF);
         if !may_repeat(call, now, policy.limit, pause(call, policy.attempts, policy.retry, policy.slow_retry)) {

@@ -10,7 +10,7 @@ use crate::fence::{FenceReceipt, Proof};
 use crate::gates::Gate;
 use crate::ledger::{Ledger, MoveState, Phase};
 use crate::names::{Host, IncidentId, Time};
-use crate::observation::Observation;
+use crate::observation::{Observation, Power};
 use crate::policy::Policy;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +81,10 @@ fn manual_fence(cycle: &Cycle<'_>, host: &Host, by: &Arc<str>, why: &Arc<str>) -
     let incident = incident.ok_or_else(|| Refusal(format!("{host} has no open incident: nothing needs a fence")))?;
     if !incident.phase.is_before_the_fence() && !incident.phase.holds_the_fence() {
         return Err(Refusal(format!("its incident is {}: it needs no fence", incident.phase.word())));
+    }
+    if let (Power::On { .. }, Ok(_)) = (&evidence.seen.power.reading, evidence.is_bound()) {
+        let why = format!("the BMC of {host} says On: switch it off, and the incident goes on by itself");
+        return Err(Refusal(why));
     }
     let receipt = FenceReceipt {
         id: incident.id.clone(),
