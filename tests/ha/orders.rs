@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::json;
+use system_tests::bmc::Says;
 use system_tests::http::Fault;
 use system_tests::openstack::Host;
 use tokio::time::sleep;
@@ -59,6 +60,20 @@ async fn nobody_may_say_that_a_host_is_off_which_is_heard() {
     );
     assert_eq!(story.count("fenced"), 0);
     story.nothing_done();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_may_say_that_a_host_is_off_whose_bmc_says_on() {
+    let story = Story::begun().await;
+    story.bmc().says(Says::AlwaysOn);
+    story.machine(DOOMED).cut_off(&NETWORKS);
+    story.says("held by fence: its BMC did not switch it off").await;
+    let body = json!({"method": "manual", "reason": "I pulled its plug"});
+    let (status, said) = story.order(&format!("/v2/hosts/{DOOMED}/fence"), &body);
+    assert_eq!(status, 409, "{said}");
+    assert!(said["error"]["message"].as_str().is_some_and(|why| why.contains("says On")), "{said}");
+    assert_eq!(story.evacuations(), 0);
+    story.nothing_forbidden();
 }
 
 #[tokio::test(flavor = "multi_thread")]
