@@ -39,8 +39,8 @@ const ACTIONS: Wanted = Wanted::between(Microversion(2, 58), Microversion(2, 84)
 const SERVER_GROUPS: Wanted = Wanted::exactly(Microversion(2, 64));
 /// 2.41 uuid.
 const AGGREGATES: Wanted = Wanted::exactly(Microversion(2, 41));
-/// 2.53 UUIDs as ids; from 2.88 without the capacity, which nobody should take from here.
-const HYPERVISORS: Wanted = Wanted::between(Microversion(2, 53), Microversion(2, 88));
+/// 2.53 UUIDs as ids. Not 2.88, with which Nova asks each compute for its uptime, and waits 60 s for a dead one.
+const HYPERVISORS: Wanted = Wanted::between(Microversion(2, 53), Microversion(2, 87));
 
 /// What is asked about migrations; the default asks for all.
 #[derive(Debug, Clone, Default)]

@@ -50,6 +50,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         watchers.spawn(power::run(name.clone(), Arc::clone(bmc), look_closely.clone(), clock, events.clone()));
     }
     watchers.spawn(nova::run(cloud.clone(), config.openstack.poll, clock, events.clone()));
+    watchers.spawn(nova::watch_arrangement(cloud.clone(), events.clone()));
     let desk = Desk::new(shown, requests(&events, &mut watchers));
     let api = api::bind(&config.api.listen, &config.control_socket).await?;
     let served = tokio::spawn(api::serve(api, desk, store.clone(), stop.clone()));

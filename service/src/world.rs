@@ -22,6 +22,8 @@ pub struct World {
     config: Arc<Config>,
     pub seen: Observation,
     pub policy: Policy,
+    /// When the newest answer of Nova was asked for.
+    asked_nova: Time,
     nova: BTreeMap<Host, NovaMemory>,
     /// By the name in Nova; a name that two services share says nothing.
     by_name: BTreeMap<String, Vec<Host>>,
@@ -59,7 +61,7 @@ impl World {
         let mut seen = Observation::default();
         seen.view.unbroken_since = now;
         let (nova, by_name, groups, powers, ironic) = Default::default();
-        Self { config, seen, policy, nova, by_name, groups, powers, ironic }
+        Self { config, seen, policy, asked_nova: Time(0), nova, by_name, groups, powers, ironic }
     }
 
     /// The host of this name, if Nova knows exactly one.
@@ -80,7 +82,12 @@ impl World {
         (self.seen.view.unbroken_since, self.seen.view.broken_by) = (now, Some(by));
     }
 
+    /// Answers may overtake each other; an older one tells nothing new.
     pub fn nova_answered(&mut self, now: Time, answer: &NovaAnswer) {
+        if answer.sent < self.asked_nova {
+            return;
+        }
+        self.asked_nova = answer.sent;
         self.seen.view.nova_answered = Some(now);
         let slow = answer.services.iter().any(|row| matches!(row, ComputeService::NoData { .. }));
         let mut listed = BTreeSet::new();

@@ -181,7 +181,7 @@ def alive_host(recorder, api, servers):
     recorder.keep("os-services", "nova", "/v2.1/os-services?binary=nova-compute", "2.69")
     recorder.keep("os-server-groups", "nova", "/v2.1/os-server-groups?all_projects=true", "2.64")
     recorder.keep("os-aggregates", "nova", "/v2.1/os-aggregates", "2.41")
-    recorder.keep("os-hypervisors", "nova", "/v2.1/os-hypervisors/detail", "2.88")
+    recorder.keep("os-hypervisors", "nova", "/v2.1/os-hypervisors/detail", "2.87")
     recorder.keep("servers-detail", "nova", f"/v2.1/servers/detail?all_tenants=1&host={DEAD}&limit=2", "2.73")
     recorder.keep("server", "nova", f"/v2.1/servers/{servers[1]}", "2.73")
     nobody = uuid.uuid4()

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use openstack_client::{Aggregate, Cloud, Error, ServiceId, chain};
+use openstack_client::{Aggregate, Cloud, ComputeService, Error, ServiceId, chain};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::clock::Clock;
 use crate::conductor::Event;
@@ -14,31 +15,56 @@ use crate::world::NovaAnswer;
 
 /// Aggregates and hypervisor types change when people change them.
 const ARRANGEMENT_EVERY: Duration = Duration::from_secs(60);
+const AFTER_AN_ERROR: Duration = Duration::from_secs(5);
+/// A question that is out for so long may never be answered, or waits for a silent cell: another one is asked beside it.
+const OVERDUE: Duration = Duration::from_secs(10);
+/// So many may be out at once.
+const MOST_OUT: usize = 3;
 
+/// Asks for the compute services at every tick, unless the last question is still out and not overdue.
 pub async fn run(cloud: Cloud, every: Duration, clock: Clock, events: mpsc::Sender<Event>) {
     let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut well, mut arranged) = (None, None::<Instant>);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut out = JoinSet::new();
+    let (mut well, mut asked) = (None, Instant::now());
     loop {
-        ticks.tick().await;
-        if arranged.is_none_or(|at| at.elapsed() >= ARRANGEMENT_EVERY) {
-            match arrangement(&cloud).await {
-                Ok(event) => {
-                    arranged = Some(Instant::now());
-                    if events.send(event).await.is_err() {
-                        return;
-                    }
+        tokio::select! {
+            _ = ticks.tick() => {
+                if out.is_empty() || (asked.elapsed() >= OVERDUE && out.len() < MOST_OUT) {
+                    asked = Instant::now();
+                    out.spawn(ask(cloud.clone(), clock));
                 }
-                Err(error) => tracing::debug!(error = chain(&error), "no aggregates and hypervisors"),
+            }
+            Some(Ok((sent, answer))) = out.join_next() => {
+                tell_changes(&mut well, &answer);
+                let Ok(services) = answer else { continue };
+                if events.send(Event::Nova(NovaAnswer { sent, services })).await.is_err() {
+                    return;
+                }
             }
         }
-        let sent = clock.now();
-        let answer = cloud.compute_services().await;
-        tell_changes(&mut well, &answer);
-        let Ok(services) = answer else { continue };
-        if events.send(Event::Nova(NovaAnswer { sent, services })).await.is_err() {
-            return;
-        }
+    }
+}
+
+async fn ask(cloud: Cloud, clock: Clock) -> (failover::Time, Result<Vec<ComputeService>, Error>) {
+    let sent = clock.now();
+    (sent, cloud.compute_services().await)
+}
+
+/// Aggregates and bare metal, for as long as anybody listens.
+pub async fn watch_arrangement(cloud: Cloud, events: mpsc::Sender<Event>) {
+    loop {
+        let pause = match arrangement(&cloud).await {
+            Ok(event) => match events.send(event).await {
+                Ok(()) => ARRANGEMENT_EVERY,
+                Err(_) => return,
+            },
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "no aggregates and hypervisors");
+                AFTER_AN_ERROR
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
