@@ -296,15 +296,15 @@ impl Act {
         let host = &self.incident().host;
         let (kind, instance, text) = match self {
             Self::PowerOff { method: Method::Redfish, .. } => {
-                (K::Fence, None, format!("power of {host} off, by Redfish"))
+                (K::Fence, None, format!("switch the power of {host} off by Redfish"))
             }
             Self::PowerOff { method: Method::Manual, .. } => {
                 (K::Fence, None, format!("{host} waits for a person to switch it off"))
             }
-            Self::ForceDown { .. } => (K::Nova, None, format!("compute service of {host} forced down")),
-            Self::Disable { .. } => (K::Nova, None, format!("compute service of {host} disabled")),
-            Self::ClearForcedDown { .. } => (K::Nova, None, format!("compute service of {host} no longer forced down")),
-            Self::Enable { .. } => (K::Nova, None, format!("compute service of {host} enabled")),
+            Self::ForceDown { .. } => (K::Nova, None, format!("force the compute service of {host} down")),
+            Self::Disable { .. } => (K::Nova, None, format!("disable the compute service of {host}")),
+            Self::ClearForcedDown { .. } => (K::Nova, None, format!("lift forced_down of {host}")),
+            Self::Enable { .. } => (K::Nova, None, format!("enable the compute service of {host}")),
             Self::Evacuate { instance, attempt: 1, proofs, .. } => {
                 (K::Move, Some(*instance), format!("evacuate; {proofs}"))
             }

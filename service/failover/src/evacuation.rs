@@ -112,8 +112,9 @@ fn plan(scene: &Scene<'_>, thought: &mut Thought<'_>) -> bool {
         }
     }
     for migration in scene.arriving() {
-        let seen_to =
-            migration.source.as_ref().is_some_and(|source| scene.cycle.ledger.open_incident(source).is_some());
+        // If its source is dead, too, that host's incident sees to it.
+        let incident = migration.source.as_ref().and_then(|source| scene.cycle.ledger.open_incident(source));
+        let seen_to = incident.is_some_and(|other| other.phase.holds_the_fence());
         if !scene.incident.moves.contains_key(&migration.instance) && !seen_to {
             let from = migration.source.as_ref().map_or("another host", |host| &host.name);
             let why = format!(

@@ -247,6 +247,12 @@ impl<'a> Evidence<'a> {
         })
     }
 
+    /// The BMC's Off is older than what was heard since: it is read again before anything is made of it.
+    pub(crate) fn is_heard_since_off(&self) -> bool {
+        let heard = self.seen.channels.iter().filter_map(|channel| channel.last).max();
+        matches!(self.seen.power.reading, Power::Off { at, .. } if heard > Some(at) && !self.heard_on().is_empty())
+    }
+
     /// Why it should be looked at more closely.
     pub(crate) fn suspicion(&self) -> Option<String> {
         if let (Power::Off { .. }, Ok(_)) = (&self.seen.power.reading, self.is_bound()) {

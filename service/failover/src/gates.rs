@@ -184,7 +184,10 @@ pub(crate) fn not_maintained(evidence: &Evidence<'_>, incident: Option<&Incident
         return Err(format!("{segment} is disabled"));
     }
     let ours = |call: fn(&Incident) -> bool| incident.is_some_and(call);
-    let Some(service) = evidence.service() else { return Ok("Nova has no data of it".to_owned()) };
+    // Its instances cannot be listed before its cell answers again, so nothing is lost by waiting to know.
+    let Some(service) = evidence.service() else {
+        return Err("Nova has no data of it, nor of whether somebody works on it".to_owned());
+    };
     if let Some(reason) = service.disabled.as_ref().filter(|_| !ours(|incident| incident.disable.is_some())) {
         return Err(format!("somebody disabled its compute service ({reason})"));
     }

@@ -8,7 +8,7 @@ use crate::evidence::{Evidence, PowerProof, join};
 use crate::gates::{self, Gate, Verdict};
 use crate::ledger::{Incident, Kind, Outcome, Phase, Restart, RestartState};
 use crate::names::{InstanceId, Time};
-use crate::observation::{InstanceSeen, Task, VmState};
+use crate::observation::{InstanceSeen, Listing, Task, VmState};
 use crate::{Cycle, evacuation, fence, reintegration};
 
 /// What is thought about one incident in one cycle.
@@ -76,7 +76,10 @@ impl<'a> Thought<'a> {
 pub(crate) fn step(incident: &Incident, cycle: &Cycle<'_>) -> Vec<Decision> {
     let mut thought = Thought { cycle, decisions: Vec::new(), hold: None };
     match cycle.evidence(incident.host()) {
-        None => thought.hold(Gate::Evidence, "Nova no longer lists this compute service".to_owned()),
+        None => match gates::we_see(cycle) {
+            Err(why) => thought.hold(Gate::WeSee, why),
+            Ok(_) => thought.hold(Gate::Evidence, "Nova no longer lists this compute service".to_owned()),
+        },
         Some(evidence) => think(incident, &evidence, &mut thought),
     }
     let Thought { mut decisions, hold, .. } = thought;
@@ -101,6 +104,9 @@ fn think(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>
         Phase::ForcedDown => forced_down(incident, evidence, thought),
         Phase::Evacuating => {
             let holds = fence::step(incident, evidence, thought);
+            if let Err(why) = gates::we_see(evidence.cycle) {
+                thought.hold(Gate::WeSee, why); // nothing can be followed, and nothing begun
+            }
             evacuation::step(incident, evidence, holds, thought);
         }
         Phase::Recovered | Phase::PartlyRecovered => reintegration::settled(incident, evidence, thought),
@@ -346,9 +352,21 @@ fn restarting_guests(incident: &Incident, evidence: &Evidence<'_>, thought: &mut
         }
         return;
     }
-    for (id, restart) in incident.restarts.iter().filter(|(_, restart)| !restart.state.is_settled()) {
-        restart_one(incident, evidence, (*id, restart), thought);
+    let Some(listing) = evidence.cycle.listing(incident.host()) else { return };
+    let asked = incident.restarts.values().filter(|restart| restart.state == RestartState::Asked).count();
+    let mut room = evidence.cycle.policy.evacuation.per_source.saturating_sub(asked);
+    for (id, restart) in in_order(incident, listing) {
+        restart_one(incident, evidence, (id, restart), &mut room, thought);
     }
+}
+
+/// Those that do not run yet: the more important first, then the older.
+fn in_order<'a>(incident: &'a Incident, listing: &Listing) -> Vec<(InstanceId, &'a Restart)> {
+    let waiting = incident.restarts.iter().filter(|(_, restart)| !restart.state.is_settled());
+    let mut waiting: Vec<_> = waiting.map(|(id, restart)| (*id, restart)).collect();
+    waiting
+        .sort_by_key(|(id, _)| (listing.instances.get(id).map(|seen| (-i64::from(seen.priority), seen.created)), *id));
+    waiting
 }
 
 fn restarted(incident: &Incident) -> String {
@@ -360,6 +378,7 @@ fn restart_one(
     incident: &Incident,
     evidence: &Evidence<'_>,
     (id, restart): (InstanceId, &Restart),
+    room: &mut usize,
     thought: &mut Thought<'_>,
 ) {
     let (now, policy) = (evidence.cycle.now, &evidence.cycle.policy.evacuation);
@@ -393,7 +412,9 @@ fn restart_one(
                 return;
             };
             let act = Act::Start { id: incident.id.clone(), instance: id, attempt: restart.attempt + 1, how };
-            thought.act(act, policy.begin);
+            if *room > 0 && thought.act(act, policy.begin) {
+                *room -= 1;
+            }
         }
         _ => {}
     }

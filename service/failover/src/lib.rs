@@ -138,6 +138,7 @@ impl Cycle<'_> {
         let evidence = self.evidence(host)?;
         let why = match evidence.reboot() {
             Some(_) => "it has booted by itself".to_owned(),
+            None if evidence.is_heard_since_off() => return None,
             None => evidence.suspicion()?,
         };
         let outage = evidence.record.map_or(0, |record| record.outages) + 1;

@@ -59,7 +59,8 @@ pub(crate) fn reintegrating(incident: &Incident, evidence: &Evidence<'_>, though
         Some(reason) if incident.disable.is_none() || !ours(reason) => {
             return thought.record(close(&format!("back; somebody else keeps it disabled ({reason})")));
         }
-        Some(_) if !incident.enable.as_ref().is_some_and(Call::is_done) => {
+        // Nova tells only a compute that it believes up; otherwise Placement would keep the scheduler off for another minute.
+        Some(_) if service.up && !incident.enable.as_ref().is_some_and(Call::is_done) => {
             let act = Act::Enable { id: incident.id.clone() };
             return ask(incident.enable.as_ref(), act, "Nova does not enable it", evidence, incident, thought);
         }

@@ -6,28 +6,28 @@ use crate::sim::seeds::play;
 /// Each fault, a seed that catches it, and what the judge says then.
 const CAUGHT: &[(Bend, u64, &str)] = &[
     (Bend::NoReceiptCheck, 1, "has no receipt"),
-    (Bend::StaleReceipt, 85, "a stale receipt"),
-    (Bend::OneReceiptForAllHosts, 1, "has no receipt"),
+    (Bend::StaleReceipt, 388, "a stale receipt"),
+    (Bend::OneReceiptForAllHosts, 2, "has no receipt"),
     (Bend::SecondPostAfterALostAnswer, 1, "a second time"),
     (Bend::DisableBeforeForceDown, 1, "is disabled before it is forced down"),
-    (Bend::ActsAfterTheLease, 744, "leads no more"),
-    (Bend::BlindTakenForSeeing, 8, "blind, and yet"),
-    (Bend::MassFailureGateDropped, 69, "are switched off within"),
-    (Bend::MaintenanceGateDropped, 202, "is under maintenance"),
-    (Bend::SilenceCountedFromTheStart, 18, "is to be switched off"),
-    (Bend::LiveMigrationsForgotten, 2, "without a receipt"),
-    (Bend::EvacuationsForgotten, 19, "a second time"),
-    (Bend::DisarmedIgnored, 180, "disarmed, and yet"),
-    (Bend::UnboundBmcBelieved, 43, "has a receipt and is on"),
-    (Bend::OneSilentNetworkIsEnough, 69, "lives and is to be switched off"),
-    (Bend::DestinationNotFenced, 34, "without a receipt"),
-    (Bend::OptOutIgnored, 2, "against its owner's will"),
+    (Bend::ActsAfterTheLease, 11, "leads no more"),
+    (Bend::BlindTakenForSeeing, 42, "blind, and yet"),
+    (Bend::MassFailureGateDropped, 52, "are switched off within"),
+    (Bend::MaintenanceGateDropped, 72, "is under maintenance"),
+    (Bend::SilenceCountedFromTheStart, 28, "is to be switched off"),
+    (Bend::LiveMigrationsForgotten, 9, "without a receipt"),
+    (Bend::EvacuationsForgotten, 22, "a second time"),
+    (Bend::DisarmedIgnored, 14, "disarmed, and yet"),
+    (Bend::UnboundBmcBelieved, 16, "has a receipt and is on"),
+    (Bend::OneSilentNetworkIsEnough, 20, "lives and is to be switched off"),
+    (Bend::DestinationNotFenced, 21, "without a receipt"),
+    (Bend::OptOutIgnored, 1, "against its owner's will"),
     (Bend::LocalDiskIgnored, 1, "loses its disk"),
-    (Bend::InstanceOverlooked, 1, "it has no move"),
+    (Bend::InstanceOverlooked, 2, "it has no move"),
     (Bend::NothingEverNamed, 1, "loses its disk"),
-    (Bend::HoldTextsTick, 3, "never ends to decide"),
+    (Bend::HoldTextsTick, 1, "never ends to decide"),
     (Bend::OthersDisablesUndone, 93, "somebody else had disabled"),
-    (Bend::NeverTakenBack, 2, "though its host is well"),
+    (Bend::NeverTakenBack, 1, "though its host is well"),
 ];
 
 /// A few hundred days like those of `make sim`.
@@ -48,7 +48,7 @@ fn every_planted_fault_is_caught() {
             continue; // it has one: 0 asks for another
         }
         if find {
-            let seeds: Vec<u64> = (1..2_000).filter(|seed| catches(*bend, *seed, what)).take(1).collect();
+            let seeds: Vec<u64> = (1..4_000).filter(|seed| catches(*bend, *seed, what)).take(1).collect();
             println!("    (Bend::{bend:?}, {}, \"{what}\"),", seeds.first().copied().unwrap_or_default());
             continue;
         }

@@ -86,6 +86,11 @@ fn never_against_its_owner_and_never_at_the_price_of_its_disk() {
 }
 
 #[test]
+fn never_more_guests_started_at_once_than_policy_allows() {
+    kept(&["are started at once"], |it| it.fenced);
+}
+
+#[test]
 fn deciding_twice_changes_nothing() {
     kept(&["never ends to decide", "over and over"], |it| it.held);
 }

@@ -35,6 +35,8 @@ pub enum Fault {
     Crashes(usize),
     Starts(usize),
     Stalls(usize, u64),
+    /// Between the record of an act and its sending.
+    StallsAtNextAct(usize, u64),
     ClockJumps(usize, i64),
     OwnLink(usize, usize, bool),
     OwnNova(usize, bool),
@@ -104,6 +106,9 @@ impl fmt::Display for Fault {
             Self::Crashes(tandem) => write!(f, "tandem-ha {} crashes", tandem + 1),
             Self::Starts(tandem) => write!(f, "tandem-ha {} starts", tandem + 1),
             Self::Stalls(tandem, ms) => write!(f, "tandem-ha {} stalls for {} s", tandem + 1, seconds(*ms)),
+            Self::StallsAtNextAct(tandem, ms) => {
+                write!(f, "tandem-ha {} stalls for {} s at its next act", tandem + 1, seconds(*ms))
+            }
             Self::ClockJumps(tandem, ms) => {
                 write!(f, "clock of tandem-ha {} jumps by {} s", tandem + 1, *ms as f64 / 1000.0)
             }
@@ -168,6 +173,9 @@ impl Fault {
             [host, "reboots"] => Self::Reboots(cmp(host)?),
             ["tandem-ha", it, "crashes"] => Self::Crashes(number(it, "")?),
             ["tandem-ha", it, "starts"] => Self::Starts(number(it, "")?),
+            ["tandem-ha", it, "stalls", "for", span, "s", "at", "its", "next", "act"] => {
+                Self::StallsAtNextAct(number(it, "")?, millis(span)?)
+            }
             ["tandem-ha", it, "stalls", "for", span, "s"] => Self::Stalls(number(it, "")?, millis(span)?),
             ["tandem-ha", it, verb @ ("loses" | "regains"), "nova"] => {
                 Self::OwnNova(number(it, "")?, *verb == "regains")
@@ -270,6 +278,7 @@ impl World {
             Fault::Crashes(tandem) => self.crashes(tandem),
             Fault::Starts(tandem) => self.starts(tandem),
             Fault::Stalls(tandem, ms) => self.stalls(tandem, ms),
+            Fault::StallsAtNextAct(tandem, ms) => self.tandems[tandem].stalls_at_next_act = Some(ms),
             Fault::ClockJumps(tandem, ms) => self.clock_jumps(tandem, ms),
             Fault::OwnLink(tandem, network, up) => self.tandems[tandem].links[network] = up,
             Fault::OwnNova(tandem, up) => self.tandems[tandem].sees_nova = up,

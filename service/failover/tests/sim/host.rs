@@ -118,6 +118,7 @@ impl World {
         }
         self.hosts[host].power = true;
         self.hosts[host].off_until = Some(self.now);
+        self.judge_lies(host);
         self.begin_boot(host);
     }
 

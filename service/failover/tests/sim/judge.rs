@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use failover::{Act, Decision, Gate, Incident, InstanceId, Method, MoveState, Phase, Proof, Stage};
+use failover::{Act, Decision, Gate, Incident, InstanceId, Method, MoveState, Phase, Proof, RestartState, Stage};
 
 use super::bmc::Says;
 use super::host::Kernel;
@@ -126,6 +126,13 @@ impl World {
         }
         match act {
             Act::Evacuate { id, instance, proofs, .. } => self.judge_proofs(*instance, id, proofs.incidents()),
+            Act::Start { id, .. } => {
+                let restarts = self.db.ledger.incidents[id].restarts.values();
+                let asked = restarts.filter(|it| it.state == RestartState::Asked).count();
+                if asked >= self.policy.evacuation.per_source {
+                    self.judge.broken(self.now, format!("too many guests of {} are started at once", id.host));
+                }
+            }
             Act::PowerOff { id, method: Method::Redfish } => self.judge_fence(tandem, id),
             Act::Disable { id } => {
                 let forced = self.db.ledger.incidents[id].force_down.as_ref();

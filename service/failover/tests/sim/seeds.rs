@@ -74,6 +74,7 @@ fn random_cloud(chance: &mut Rng) -> Cloud {
     policy.other_hosts.shared_root = chance.bool();
     policy.evacuation.opted_in_only = chance.u8(0..100) < 10;
     policy.evacuation.in_flight = chance.usize(2..10);
+    policy.evacuation.per_source = chance.usize(1..9);
     let guests = chance.usize(20..60);
     let instances = (0..guests).map(|index| random_guest(index, chance)).collect();
     let groups = (0..chance.usize(0..3)).map(|zone| {
@@ -229,7 +230,8 @@ impl BadDay<'_> {
         let soon = at + self.chance.u64(1_000..60_000);
         let (tandem, ms) = (self.tandem(), self.chance.u64(500..120_000));
         match self.chance.u8(0..12) {
-            0 | 1 => self.on(soon, Fault::Stalls(tandem, ms)),
+            0 => self.on(soon, Fault::Stalls(tandem, ms)),
+            1 => self.on(at, Fault::StallsAtNextAct(tandem, ms)),
             2 => self.passing(soon, 1_000..60_000, Fault::Crashes(tandem), Fault::Starts(tandem)),
             3 => self.passing(at, 60_000..300_000, Fault::PostsSlow(ms.min(110_000)), Fault::PostsSlow(0)),
             4 => {

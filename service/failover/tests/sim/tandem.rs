@@ -21,6 +21,8 @@ const ANSWER_MS: u64 = 120;
 /// An answer that takes longer has not come.
 const TIMEOUT_MS: u64 = 10_000;
 const POST_LIMIT_MS: u64 = 120_000;
+/// Longer than every host's pause between two beats.
+const DEAF_MS: u64 = 2_000;
 /// No decision takes so many steps.
 const MANY_STEPS: usize = 200;
 /// After so long without an open incident nothing can come of looking until something happens.
@@ -85,6 +87,8 @@ pub struct Tandem {
     next_look: u64,
     token: u32,
     changed_at: u64,
+    pub stalls_at_next_act: Option<u64>,
+    deaf_since: [Option<u64>; CHANNELS],
 }
 
 impl Tandem {
@@ -121,12 +125,26 @@ impl Tandem {
             next_look: u64::MAX,
             token: 0,
             changed_at: 0,
+            stalls_at_next_act: None,
+            deaf_since: [None; CHANNELS],
         }
     }
 
     /// What its process's clock shows at a moment.
     pub fn clock(&self, now: u64) -> Time {
         Time((EPOCH_MS + now).saturating_add_signed(self.offset))
+    }
+
+    /// A network on which nobody could be heard for a while, and somebody is again: silence on it was ours, and counts anew.
+    fn notices_that_it_was_deaf(&mut self, now: u64, channels: usize) {
+        for nth in 0..channels {
+            if self.memory.iter().all(|memory| memory.paths[nth].is_none()) {
+                self.deaf_since[nth].get_or_insert(now);
+            } else if self.deaf_since[nth].take().is_some_and(|since| now - since > DEAF_MS) {
+                let clock = self.clock(now);
+                (self.seen.view.unbroken_since, self.seen.view.broken_by) = (clock, Some("we were deaf".into()));
+            }
+        }
     }
 
     pub fn hears_host(&self, host: HostId) -> bool {
@@ -226,6 +244,10 @@ impl World {
                     *path = if open { path.or(Some(self.now)) } else { None };
                 }
             }
+        }
+        let count = channels(self).count();
+        for tandem in self.tandems.iter_mut().filter(|it| it.alive) {
+            tandem.notices_that_it_was_deaf(self.now, count);
         }
     }
 
@@ -506,6 +528,10 @@ impl World {
                 }
                 let waits = if self.chance(10) { self.between(5, 1_500) } else { 5 };
                 self.after(waits, Event::Send { tandem, life, generation, act });
+                if let Some(ms) = self.tandems[tandem].stalls_at_next_act.take() {
+                    self.tell(|_| format!("* tandem-ha {} stalls", tandem + 1));
+                    self.stalls(tandem, ms);
+                }
             }
         }
     }
