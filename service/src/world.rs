@@ -28,6 +28,8 @@ pub struct World {
     /// By the name in Nova; a name that two services share says nothing.
     by_name: BTreeMap<String, Vec<Host>>,
     groups: BTreeMap<String, BTreeSet<Arc<str>>>,
+    /// When anybody was last heard on each network.
+    networks: BTreeMap<String, Time>,
     /// What each BMC said last; it may have spoken before Nova named its host.
     powers: BTreeMap<String, PowerSeen>,
     /// Compute services of bare metal: not ours to evacuate.
@@ -60,8 +62,8 @@ impl World {
         let policy = policy(&config);
         let mut seen = Observation::default();
         seen.view.unbroken_since = now;
-        let (nova, by_name, groups, powers, ironic) = Default::default();
-        Self { config, seen, policy, asked_nova: Time(0), nova, by_name, groups, powers, ironic }
+        let (nova, by_name, groups, networks, powers, ironic) = Default::default();
+        Self { config, seen, policy, asked_nova: Time(0), nova, by_name, groups, networks, powers, ironic }
     }
 
     /// The host of this name, if Nova knows exactly one.
@@ -240,11 +242,21 @@ impl World {
 
     pub fn heard(&mut self, name: &str, network: &str, kind: ChannelKind, at: Time) -> Option<&mut HostSeen> {
         let host = self.host(name)?.clone();
+        self.network_heard(network, at);
         let seen = self.seen.hosts.get_mut(&host)?;
         let mut channels = seen.channels.iter_mut();
         let channel = channels.find(|channel| &*channel.network == network && channel.kind == kind)?;
         channel.last = channel.last.max(Some(at));
         Some(seen)
+    }
+
+    /// If nobody at all was heard on a network, we were deaf on it: whoever beats last after that has not been silent for long.
+    fn network_heard(&mut self, network: &str, at: Time) {
+        let before = self.networks.insert(network.to_owned(), at);
+        let deaf = before.map(|before| at.since(before)).filter(|deaf| *deaf > self.policy.suspect_after);
+        if let Some(deaf) = deaf {
+            self.broken(at, format!("nobody was heard on {network} for {:.1} s", deaf.as_secs_f64()).into());
+        }
     }
 
     pub fn beat(&mut self, name: &str, network: &str, (boot, system): (Uuid, Option<Uuid>), at: Time) {
@@ -269,12 +281,19 @@ impl World {
 
     /// A series of Off begins when the first answer came, and is as long as until the last was asked for: between, nobody knows.
     pub fn power(&mut self, name: &str, reading: Reading, system: Option<Uuid>, (asked, answered): (Time, Time)) {
+        let held_within = self.policy.fence.held_within;
         let power = self.powers.entry(name.to_owned()).or_default();
         power.system = system.map(|system| SystemId(system.as_u128())).or(power.system);
         power.reading = match (reading, &power.reading) {
             (Reading::On, _) => Power::On { at: asked },
             (Reading::Off, Power::Off { since, .. }) => Power::Off { since: *since, at: asked },
             (Reading::Off, _) => Power::Off { since: answered, at: asked },
+            // One that is missed says nothing new; the last one grows old by itself.
+            (Reading::Unknown(_), last @ (Power::On { at } | Power::Off { at, .. }))
+                if asked.since(*at) <= held_within =>
+            {
+                last.clone()
+            }
             (Reading::Unknown(why), Power::Unknown { since, .. }) => Power::Unknown { why, since: *since },
             (Reading::Unknown(why), _) => Power::Unknown { why, since: answered },
         };

@@ -12,9 +12,14 @@ use uuid::Uuid;
 const CMP1: Uuid = Uuid::from_u128(1);
 
 fn world() -> World {
+    world_of("")
+}
+
+fn world_of(config: &str) -> World {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tandem-ha.toml");
-    std::fs::write(&file, "").unwrap();
+    std::fs::write(&file, config).unwrap();
+    std::fs::write(dir.path().join("key"), (0..64).collect::<Vec<u8>>()).unwrap();
     World::new(Arc::new(Config::load(&file, std::iter::empty()).unwrap().config), Time(0))
 }
 
@@ -102,8 +107,10 @@ fn off_readings_make_an_epoch_that_an_on_or_a_gap_ends() {
     assert_eq!(read(3, Reading::Off), off(2, 3));
     assert_eq!(read(4, Reading::On), Power::On { at: Time(3900) });
     assert_eq!(read(5, Reading::Off), off(5, 5));
-    assert!(matches!(read(6, Reading::Unknown("slow".into())), Power::Unknown { since: Time(6000), .. }));
-    assert_eq!(read(7, Reading::Off), off(7, 7), "nobody knows what it was meanwhile");
+    assert_eq!(read(6, Reading::Unknown("slow".into())), off(5, 5), "one reading is missed");
+    assert_eq!(read(7, Reading::Off), off(5, 7));
+    assert!(matches!(read(13, Reading::Unknown("slow".into())), Power::Unknown { since: Time(13000), .. }));
+    assert_eq!(read(14, Reading::Off), off(14, 14), "nobody knows what it was meanwhile");
 }
 
 #[test]
@@ -116,4 +123,18 @@ fn a_name_that_two_services_share_belongs_to_neither() {
     hear(&mut world, 1, vec![row(ServiceState::Up, 100), second]);
     assert_eq!(world.host("cmp1"), None);
     assert!(world.heard("cmp1", "mgmt", failover::ChannelKind::Heartbeat, Time(1)).is_none());
+}
+
+#[test]
+fn a_network_on_which_nobody_was_heard_breaks_our_watch_when_it_returns() {
+    let config =
+        "[heartbeat]\nkey_file = \"key\"\n[[heartbeat.networks]]\nname = \"mgmt\"\nlisten = \"127.0.0.1:15869\"\n";
+    let mut world = world_of(config);
+    hear(&mut world, 1, vec![row(ServiceState::Up, 100)]);
+    let mut beat = |at_s: u64| {
+        world.heard("cmp1", "mgmt", failover::ChannelKind::Heartbeat, Time(at_s * 1000));
+        world.seen.view.unbroken_since
+    };
+    assert_eq!([beat(2), beat(3), beat(5)], [Time(0); 3]);
+    assert_eq!(beat(12), Time(12_000), "whoever beats last after that has not been silent for long");
 }
