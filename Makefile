@@ -20,7 +20,7 @@ demo: ## a host dies and its instances come back; FAULT=off|hang|crash|cut|reboo
 sim: ## simulated clouds on bad days, judged; SEEDS=1000 of them, or the story of one: SEED=n
 	@SEEDS=$(SEEDS) SEED=$(SEED) cargo run --release --quiet -p failover --example simulate
 
-test: tools check cloud-test ## everything: installs what it needs (root, apt, pip, cargo)
+test: tools check cloud-test drills ## everything: installs what it needs (root, apt, pip, cargo)
 
 check: $(PYTHON_TOOLS)/ruff ## the short subset: formatting, lints, licences, every test that needs no cloud
 	cargo fmt --all --check
