@@ -25,6 +25,7 @@ use crate::desk::{Board, OrderError, Request};
 use crate::store::Store;
 use crate::watch::heartbeat::Beat;
 use crate::watch::instances::{Reader, Survey};
+use crate::watch::power::Attention;
 use crate::world::{NovaAnswer, Reading, World};
 
 /// How often we look although nothing was heard: silence is heard by looking.
@@ -59,7 +60,7 @@ pub struct Conductor {
     watchman: Watchman,
     events: mpsc::Sender<Event>,
     board: watch::Sender<Arc<Board>>,
-    closely: watch::Sender<BTreeSet<Host>>,
+    attention: watch::Sender<Attention>,
     surveys: BTreeMap<Host, tokio::task::AbortHandle>,
     tasks: JoinSet<()>,
     store_complained: bool,
@@ -70,7 +71,7 @@ pub struct Conductor {
 pub struct Ends {
     pub events: mpsc::Sender<Event>,
     pub board: watch::Sender<Arc<Board>>,
-    pub closely: watch::Sender<BTreeSet<Host>>,
+    pub attention: watch::Sender<Attention>,
 }
 
 /// Whether something should be decided at once. Signs of life come by the thousand, and wait for the next tick.
@@ -89,7 +90,7 @@ fn changes_much(event: &Event) -> bool {
 
 impl Conductor {
     pub fn new(world: World, ledger: Ledger, store: Store, hands: Hands, reader: Reader, ends: Ends) -> Self {
-        let Ends { events, board, closely } = ends;
+        let Ends { events, board, attention } = ends;
         let clock = hands.clock;
         let watchman = Watchman::start();
         let (surveys, tasks) = (BTreeMap::new(), JoinSet::new());
@@ -103,7 +104,7 @@ impl Conductor {
             watchman,
             events,
             board,
-            closely,
+            attention,
             surveys,
             tasks,
             store_complained: false,
@@ -324,13 +325,22 @@ impl Conductor {
     fn publish(&mut self, now: Time) {
         let (seen, ledger, policy) = (self.world.seen.clone(), self.ledger.clone(), self.world.policy.clone());
         self.board.send_replace(Arc::new(Board { now, seen, ledger, policy }));
-        let close = closely(&self.ledger);
-        self.closely.send_if_modified(|hosts| {
-            let changed = *hosts != close;
-            hosts.clone_from(&close);
+        let wanted = self.wanted_attention();
+        self.attention.send_if_modified(|attention| {
+            let changed = *attention != wanted;
+            *attention = wanted;
             changed
         });
         self.watch_incidents();
+    }
+
+    fn wanted_attention(&self) -> Attention {
+        let names = |host: &Host| host.name.to_string();
+        let is_unbound = |host: &&Host| self.ledger.hosts.get(*host).is_none_or(|record| record.bound.is_none());
+        Attention {
+            close: closely(&self.ledger).iter().map(names).collect(),
+            unbound: self.world.seen.hosts.keys().filter(is_unbound).map(names).collect(),
+        }
     }
 
     /// One survey for each host with an open incident; it ends by itself when the incident does.

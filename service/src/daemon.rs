@@ -1,6 +1,6 @@
 //! Puts the daemon together: store, cloud, watchers, conductor, API; and takes it apart again in order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ use crate::fence::redfish::Redfish;
 use crate::store::Store;
 use crate::watch::heartbeat::{Beat, Listener};
 use crate::watch::instances::{Reader, Turns};
-use crate::watch::{nova, power, reach};
+use crate::watch::power::{self, Attention};
+use crate::watch::{nova, reach};
 use crate::world::World;
 
 /// Events that wait for the conductor; a second of a thousand hosts' heartbeats.
@@ -39,7 +40,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     let cloud = Cloud::new(cloud, Limits::default())?;
     let bmcs = Arc::new(bmcs(&config)?);
     let (events, received) = mpsc::channel(EVENTS);
-    let (closely, look_closely) = watch::channel(BTreeSet::new());
+    let (attention, wanted) = watch::channel(Attention::default());
     let world = World::new(Arc::clone(&config), clock.now());
     let (board, shown) = watch::channel(Arc::new(first_board(&world, &ledger, clock)));
 
@@ -47,7 +48,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     listen(&config, &events, &mut watchers).await?;
     probe(&config, clock, &events, &mut watchers);
     for (name, bmc) in bmcs.iter() {
-        watchers.spawn(power::run(name.clone(), Arc::clone(bmc), look_closely.clone(), clock, events.clone()));
+        watchers.spawn(power::run(name.clone(), Arc::clone(bmc), wanted.clone(), clock, events.clone()));
     }
     watchers.spawn(nova::run(cloud.clone(), config.openstack.poll, clock, events.clone()));
     watchers.spawn(nova::watch_arrangement(cloud.clone(), events.clone()));
@@ -63,7 +64,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         turns: Turns::default(),
     };
     let hands = Hands { cloud, bmcs, clock };
-    let conductor = Conductor::new(world, ledger, store, hands, reader, Ends { events, board, closely });
+    let conductor = Conductor::new(world, ledger, store, hands, reader, Ends { events, board, attention });
     conductor.run(received, stop).await;
     watchers.shutdown().await;
     served.await.context("the API ended badly")??;

@@ -20,7 +20,7 @@ async fn a_dead_bmc_holds_the_incident_and_says_so() {
     story.says("held by fence: the BMC at").await;
     story.says("if cmp1 is certainly off: tandem fence cmp1 --manual --reason ...").await;
     assert!(story.log().contains("did not answer what the power is within 1 s"), "the hold says why");
-    story.nothing_done();
+    story.nothing_moved();
     story.bmc().http.heal();
     story.is_recovered_by_one_try().await;
 }

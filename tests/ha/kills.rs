@@ -18,9 +18,9 @@ const POINTS: &[&str] = &[
     "fencing: ",
     "power of cmp1 off, by Redfish",
     "fenced: the BMC of cmp1 says Off",
-    "compute service of cmp1 forced down",
+    "force the compute service of cmp1 down",
     "forced down: ",
-    "compute service of cmp1 disabled",
+    "disable the compute service of cmp1",
     "evacuating: ",
     "evacuate; fenced: cmp1",
     "its migration is ",
@@ -50,9 +50,9 @@ async fn killed_at_the_hosts_return_it_takes_it_back_when_started_again() {
     let points = [
         "recovered: ",
         "host returned: ",
-        "no longer forced down",
+        "lift forced_down of cmp1",
         "reintegrating: ",
-        "compute service of cmp1 enabled",
+        "enable the compute service of cmp1",
     ];
     join_all(points.map(async |point| {
         let mut story = Story::begun().await;

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use failover::Host;
 use openstack_client::chain;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -14,23 +13,38 @@ use crate::conductor::Event;
 use crate::fence::redfish::{PowerReading, Redfish};
 use crate::world::Reading;
 
-/// To notice a BMC that died or was exchanged, and to bind it.
+/// To notice a BMC that died or was exchanged.
 const IN_PEACE: Duration = Duration::from_secs(30);
+/// Until it is known to be its host's.
+const UNBOUND: Duration = Duration::from_secs(3);
 /// Two readings that are a second apart make a proof: a little more, so that they are.
 const CLOSELY: Duration = Duration::from_millis(1050);
-/// Until it has answered for the first time.
-const AT_FIRST: Duration = Duration::from_secs(3);
+
+/// Which hosts' BMCs are worth more than a reading now and then, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attention {
+    pub close: BTreeSet<String>,
+    pub unbound: BTreeSet<String>,
+}
+
+impl Attention {
+    fn every(&self, name: &str) -> Duration {
+        match (self.close.contains(name), self.unbound.contains(name)) {
+            (true, _) => CLOSELY,
+            (false, true) => UNBOUND,
+            (false, false) => IN_PEACE,
+        }
+    }
+}
 
 pub async fn run(
     name: String,
     bmc: Arc<Redfish>,
-    closely: watch::Receiver<BTreeSet<Host>>,
+    mut attention: watch::Receiver<Attention>,
     clock: Clock,
     events: mpsc::Sender<Event>,
 ) {
-    let mut closely = closely;
     let mut told: Option<String> = None;
-    let mut ever = false;
     loop {
         let asked = clock.now();
         let (reading, system) = match bmc.read().await {
@@ -38,32 +52,15 @@ pub async fn run(
             Err(error) => (Reading::Unknown(chain(&error).into()), None),
         };
         tell_changes(&name, &reading, &mut told);
-        ever |= system.is_some() || !matches!(reading, Reading::Unknown(_));
         let event = Event::Power { name: name.clone(), reading, system, asked, answered: clock.now() };
         if events.send(event).await.is_err() {
             return;
         }
-        let pause = |close: bool| match (close, ever) {
-            (true, _) => CLOSELY,
-            (false, true) => IN_PEACE,
-            (false, false) => AT_FIRST,
-        };
-        let is_close = |hosts: &BTreeSet<Host>| hosts.iter().any(|host| *host.name == *name);
-        let was_close = is_close(&closely.borrow_and_update());
+        let every = attention.borrow_and_update().every(&name);
         tokio::select! {
-            () = sleep(pause(was_close)) => {}
-            () = becomes_close(&mut closely, was_close, is_close) => {}
+            () = sleep(every) => {}
+            more = attention.wait_for(|attention| attention.every(&name) < every) => if more.is_err() { return },
         }
-    }
-}
-
-async fn becomes_close(
-    closely: &mut watch::Receiver<BTreeSet<Host>>,
-    was_close: bool,
-    is_close: impl Fn(&BTreeSet<Host>) -> bool,
-) {
-    if was_close || closely.wait_for(|hosts| is_close(hosts)).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 
