@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::Cycle;
 use crate::decision::{Act, Decision};
@@ -65,14 +66,21 @@ struct Scene<'a> {
     migrations: &'a Migrations,
 }
 
+/// What was read of instances longer ago than this is not acted upon.
+const OLD: Duration = Duration::from_secs(45);
+
 pub(crate) fn step(incident: &Incident, evidence: &Evidence<'_>, fenced: bool, thought: &mut Thought<'_>) {
     let cycle = evidence.cycle;
-    let (Some(listing), Some(migrations)) = (cycle.listing(incident.host()), cycle.migrations(incident.host())) else {
+    let looked = cycle.listing(incident.host()).zip(cycle.migrations(incident.host()));
+    // Looked before Nova was told: something may have been added since.
+    let looked =
+        looked.filter(|(listing, migrations)| listing.at > incident.phase_since && migrations.at >= listing.at);
+    let fresh = looked.map_or(incident.phase_since, |(_, migrations)| migrations.at);
+    if cycle.now.since(fresh) > OLD {
+        thought.hold(Gate::WeSee, "its instances cannot be looked at: tandem-ha's log says why".to_owned());
         return;
-    };
-    if listing.at <= incident.phase_since || migrations.at < listing.at {
-        return; // looked before Nova was told: something may have been added since
     }
+    let Some((listing, migrations)) = looked else { return };
     let scene = Scene { incident, cycle, listing, migrations };
     if plan(&scene, thought) {
         return;
@@ -393,11 +401,8 @@ impl Scene<'_> {
     fn begin(&self, id: InstanceId, moving: &Move, seen: &InstanceSeen, thought: &mut Thought<'_>) -> Begun {
         let MoveState::Waiting { why, since, not_before } = &moving.state else { return Begun::No };
         let policy = &self.cycle.policy.evacuation;
-        let pause = if moving.attempt == 0 {
-            std::time::Duration::ZERO
-        } else {
-            policy.retry * (1 << (moving.attempt - 1).min(10))
-        };
+        let pause =
+            if moving.attempt == 0 { Duration::ZERO } else { policy.retry * (1 << (moving.attempt - 1).min(10)) };
         let ended = moving.intended.unwrap_or_default().max(*since);
         let looked_after = moving.intended.is_none() || self.listing.at > ended;
         if self.cycle.now < *not_before || self.cycle.now < *since + pause || !looked_after {
@@ -418,8 +423,17 @@ impl Scene<'_> {
         if thought.act(act, policy.begin) { Begun::Yes } else { Begun::NothingMay }
     }
 
+    /// The host of another open incident that has the instance in flight.
+    fn moved_by_another(&self, id: InstanceId) -> Option<&Host> {
+        let mut others = self.cycle.ledger.open_incidents().filter(|other| other.id != self.incident.id);
+        others.find(|other| other.moves.get(&id).is_some_and(|moving| moving.state.is_in_flight())).map(Incident::host)
+    }
+
     fn proofs(&self, id: InstanceId, seen: &InstanceSeen) -> Result<Proofs, String> {
         self.settled(id, seen)?;
+        if let Some(other) = self.moved_by_another(id) {
+            return Err(format!("the incident of {other} moves it"));
+        }
         Proofs::of(&self.copies(id), self.cycle)
     }
 

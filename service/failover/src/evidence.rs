@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::Cycle;
 use crate::ledger::{Binding, HostRecord};
 use crate::names::{Host, Time};
-use crate::observation::{Channel, HostSeen, NovaSeen, Power, ServiceSeen};
+use crate::observation::{Channel, ChannelKind, HostSeen, NovaSeen, Power, ServiceSeen};
 
 /// A packet may have waited in a buffer while the BMC was read: what is heard so shortly after the first Off is no contradiction.
 const IN_FLIGHT: Duration = Duration::from_millis(500);
@@ -132,7 +132,10 @@ impl<'a> Evidence<'a> {
         }
         let (deaf, silent): (BTreeSet<&str>, BTreeSet<&str>) =
             networks.iter().partition(|network| self.is_deaf(network));
-        if silent.len() + usize::from(self.nova_says_down()) < 2 {
+        // One process sends all heartbeats: while nothing else listens, its silence is one, on however many networks.
+        let only_beats = self.proven().all(|channel| channel.kind == ChannelKind::Heartbeat);
+        let paths = if only_beats { silent.len().min(1) } else { silent.len() };
+        if paths + usize::from(self.nova_says_down()) < 2 {
             let deaf = if deaf.is_empty() {
                 String::new()
             } else {
@@ -143,7 +146,9 @@ impl<'a> Evidence<'a> {
             }
             let silent = join(&silent);
             return Err(format!(
-                "only {silent} is silent: a second path is needed, another network or Nova's word{deaf}"
+                "only {} is silent: a second path is needed, {} or Nova's word{deaf}",
+                if only_beats { "the heartbeat" } else { &*silent },
+                if only_beats { "a TCP probe" } else { "another network" }
             ));
         }
         let nova = if self.nova_says_down() { ", and Nova says down" } else { "" };
@@ -211,6 +216,12 @@ impl<'a> Evidence<'a> {
             (Some(host), Some(bmc)) if host != bmc => {
                 Err(format!("its BMC controls another machine (System UUID {bmc}, the host is {host})"))
             }
+            (None, Some(bmc)) => match self.record.and_then(|record| record.bound) {
+                Some(Binding::SameSystem(host)) if host != bmc => Err(format!(
+                    "its BMC controls another machine (System UUID {bmc}, the host was {host} when it was well)"
+                )),
+                _ => Ok(()),
+            },
             _ => Ok(()),
         }
     }

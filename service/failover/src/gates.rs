@@ -9,6 +9,7 @@ use crate::Cycle;
 use crate::evidence::Evidence;
 use crate::ledger::{Incident, Kind, Outcome, Phase};
 use crate::names::Host;
+use crate::reintegration::is_ours;
 
 /// What may hold an incident. The first few are judged before a fence; the others where they arise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -188,7 +189,8 @@ pub(crate) fn not_maintained(evidence: &Evidence<'_>, incident: Option<&Incident
     let Some(service) = evidence.service() else {
         return Err("Nova has no data of it, nor of whether somebody works on it".to_owned());
     };
-    if let Some(reason) = service.disabled.as_ref().filter(|_| !ours(|incident| incident.disable.is_some())) {
+    let by_somebody = |reason: &&Arc<str>| !ours(|incident| incident.disable.is_some()) && !is_ours(reason);
+    if let Some(reason) = service.disabled.as_ref().filter(by_somebody) {
         return Err(format!("somebody disabled its compute service ({reason})"));
     }
     if service.forced_down && !ours(|incident| incident.force_down.is_some()) {

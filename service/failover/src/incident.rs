@@ -80,7 +80,16 @@ pub(crate) fn step(incident: &Incident, cycle: &Cycle<'_>) -> Vec<Decision> {
             Err(why) => thought.hold(Gate::WeSee, why),
             Ok(_) => thought.hold(Gate::Evidence, "Nova no longer lists this compute service".to_owned()),
         },
-        Some(evidence) => think(incident, &evidence, &mut thought),
+        Some(evidence) => match cycle.namesake(incident.host()) {
+            // Heartbeats, BMC and TCP go by the name: nobody knows whose they are.
+            Some(other) => {
+                let (this, other) = (InstanceId(incident.host().service), InstanceId(other.service));
+                let why =
+                    format!("two compute services have this name ({this} and {other}): delete the one that is no more");
+                thought.hold(Gate::Evidence, why);
+            }
+            None => think(incident, &evidence, &mut thought),
+        },
     }
     let Thought { mut decisions, hold, .. } = thought;
     let held = incident.hold.as_ref().map(|hold| (hold.gate, hold.why.clone()));
@@ -197,7 +206,7 @@ fn confirmed(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought
 }
 
 fn fencing(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
-    if incident.was_fenced() {
+    if incident.receipt().is_some() {
         if fence::step(incident, evidence, thought) {
             thought.enter(incident, Phase::Fenced, "the fence is confirmed");
         }
@@ -241,6 +250,11 @@ fn stopped_at_a_gate(incident: &Incident, evidence: &Evidence<'_>, thought: &mut
 }
 
 fn fenced(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
+    let nothing_done = incident.receipt().is_none() && incident.force_down.is_none();
+    if nothing_done && !evidence.heard_on().is_empty() {
+        let why = format!("it is heard on {}, and nothing was done yet", join(&evidence.heard_on()));
+        return thought.enter(incident, Phase::Suspected, why);
+    }
     if !fence::step(incident, evidence, thought) {
         return;
     }
@@ -405,6 +419,9 @@ fn restart_one(
             if restart.attempt >= policy.attempts {
                 return thought.record(named("it did not start"));
             }
+            if runs(seen) && !booted_before_our_eyes(evidence) {
+                return thought.record(becomes(RestartState::Running));
+            }
             let Some(how) = how(seen) else {
                 if now.since(incident.phase_since) > policy.unknown {
                     thought.record(named(&format!("Nova does not start what is {}", standing(seen))));
@@ -422,6 +439,13 @@ fn restart_one(
 
 fn retry(restart: &Restart, pause: Duration) -> Duration {
     if restart.attempt == 0 { Duration::ZERO } else { pause }
+}
+
+/// Whether the boot was seen as it happened, and lately. Otherwise somebody may have started the guest since, and Nova's word that it runs counts.
+fn booted_before_our_eyes(evidence: &Evidence<'_>) -> bool {
+    let (policy, now) = (evidence.cycle.policy, evidence.cycle.now);
+    let watched = |heard: Time| heard.since(evidence.cycle.seen.view.unbroken_since) > policy.suspect_after;
+    evidence.seen.boot.is_some_and(|boot| watched(boot.heard) && now.since(boot.heard) < policy.evacuation.unknown)
 }
 
 fn runs(seen: &InstanceSeen) -> bool {

@@ -501,6 +501,7 @@ impl Ledger {
                     moving.intended = Some(now);
                 }
             }
+            none_later(incident, now);
         }
     }
 
@@ -519,6 +520,33 @@ impl Ledger {
 
     fn moving(&mut self, id: &IncidentId, instance: InstanceId) -> &mut Move {
         self.incident(id).moves.get_mut(&instance).expect("a decision is about an instance that was planned")
+    }
+}
+
+/// What a clock that was ahead of ours has written down would otherwise stay in the future: a word of a person would outlast every sign of life.
+fn none_later(incident: &mut Incident, now: Time) {
+    let Incident { opened, phase_since, hold, receipts, power_off, force_down, disable, clear, enable, .. } = incident;
+    for time in [opened, phase_since].into_iter().chain(hold.as_mut().map(|hold| &mut hold.since)) {
+        *time = now.min(*time);
+    }
+    for receipt in receipts.iter_mut().filter(|receipt| receipt.read_at > now && receipt.void.is_none()) {
+        receipt.void = Some("it was written by a clock that was ahead".into());
+    }
+    for call in [power_off, force_down, disable, clear, enable].into_iter().flatten() {
+        call.begun = now.min(call.begun);
+        call.answer = call.answer.take().map(|(at, answer)| (now.min(at), answer));
+    }
+    for moving in incident.moves.values_mut() {
+        moving.intended = moving.intended.map(|at| now.min(at));
+        if let MoveState::Waiting { since, not_before, .. } = &mut moving.state {
+            (*since, *not_before) = (now.min(*since), now.min(*not_before));
+        }
+    }
+    for restart in incident.restarts.values_mut() {
+        restart.asked = restart.asked.map(|at| now.min(at));
+        if let RestartState::Waiting { not_before } = &mut restart.state {
+            *not_before = now.min(*not_before);
+        }
     }
 }
 

@@ -89,6 +89,11 @@ impl Cycle<'_> {
         Some(Evidence { cycle: self, host, seen, record: self.ledger.hosts.get(host) })
     }
 
+    /// Another compute service of the same name.
+    fn namesake(&self, host: &Host) -> Option<&Host> {
+        self.seen.hosts.keys().find(|other| other.name == host.name && other.service != host.service)
+    }
+
     fn listing(&self, host: &Host) -> Option<&Listing> {
         self.seen.instances.get(host)?.listing.as_deref()
     }

@@ -13,6 +13,11 @@ pub fn disabled_reason(id: &IncidentId) -> String {
     format!("tandem: {} failed, outage {}", id.host, id.outage)
 }
 
+/// Whether a service was disabled by tandem-ha, in this outage or in one that ended before it could be taken back.
+pub(crate) fn is_ours(reason: &str) -> bool {
+    reason.starts_with("tandem: ")
+}
+
 /// Settled: nothing more is done until the host is back. Its power is nobody's business now.
 pub(crate) fn settled(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
     let booted = evidence.boot_after(incident.phase_since) && !evidence.heard_on().is_empty();
@@ -49,14 +54,18 @@ fn done_since(call: Option<&Call>, incident: &Incident) -> bool {
 pub(crate) fn reintegrating(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
     let close = |why: &str| Decision::Close { id: incident.id.clone(), outcome: outcome(incident), why: why.into() };
     if evidence.all_silent(evidence.cycle.policy.silence) {
-        return thought.record(close("it fell silent again"));
+        let why = "it fell silent again";
+        return thought.record(match &incident.enable {
+            Some(_) => close(why),
+            // The scheduler has sent it nothing yet.
+            None => Decision::Phase { id: incident.id.clone(), to: settled_phase(incident), why: why.into() },
+        });
     }
     let Some(service) = evidence.service() else {
         return thought.hold(Gate::Return, "Nova has no data of it".to_owned());
     };
-    let ours = |reason: &str| reason == disabled_reason(&incident.id);
     match &service.disabled {
-        Some(reason) if incident.disable.is_none() || !ours(reason) => {
+        Some(reason) if !is_ours(reason) => {
             return thought.record(close(&format!("back; somebody else keeps it disabled ({reason})")));
         }
         // Nova tells only a compute that it believes up; otherwise Placement would keep the scheduler off for another minute.

@@ -12,7 +12,7 @@ const CAUGHT: &[(Bend, u64, &str)] = &[
     (Bend::DisableBeforeForceDown, 1, "is disabled before it is forced down"),
     (Bend::ActsAfterTheLease, 11, "leads no more"),
     (Bend::BlindTakenForSeeing, 42, "blind, and yet"),
-    (Bend::MassFailureGateDropped, 52, "are switched off within"),
+    (Bend::MassFailureGateDropped, 149, "are switched off within"),
     (Bend::MaintenanceGateDropped, 72, "is under maintenance"),
     (Bend::SilenceCountedFromTheStart, 28, "is to be switched off"),
     (Bend::LiveMigrationsForgotten, 9, "without a receipt"),
