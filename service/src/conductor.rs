@@ -111,9 +111,11 @@ impl Conductor {
         }
     }
 
-    /// Until `stop`. What is on its way then is answered by nobody; the next process looks anew.
-    pub async fn run(mut self, mut events: mpsc::Receiver<Event>, mut stop: watch::Receiver<bool>) {
-        self.take_over().await;
+    /// Until `stop`; or not at all, if it cannot even be recorded that we have taken over. What is on its way then is answered by nobody; the next process looks anew.
+    pub async fn run(mut self, mut events: mpsc::Receiver<Event>, mut stop: watch::Receiver<bool>) -> bool {
+        if !self.take_over().await {
+            return false;
+        }
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -139,6 +141,7 @@ impl Conductor {
             self.cycle().await;
         }
         self.settle_answers(events).await;
+        true
     }
 
     /// Acts that were sent are given a moment to be answered, so that the next process need not wonder.
@@ -155,7 +158,7 @@ impl Conductor {
         }
     }
 
-    async fn take_over(&mut self) {
+    async fn take_over(&mut self) -> bool {
         let now = self.clock.now();
         let mut after = self.ledger.clone();
         after.taken_over(now);
@@ -171,7 +174,7 @@ impl Conductor {
                 ),
             })
             .collect();
-        self.write(now, after, &entries).await;
+        self.write(now, after, &entries).await
     }
 
     async fn take(&mut self, event: Event) {

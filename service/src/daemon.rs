@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use failover::Ledger;
 use openstack_client::{Cloud, CloudConfig, Limits, Surroundings, chain};
 use tokio::sync::{mpsc, watch};
@@ -65,8 +65,9 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     };
     let hands = Hands { cloud, bmcs, clock };
     let conductor = Conductor::new(world, ledger, store, hands, reader, Ends { events, board, attention });
-    conductor.run(received, stop).await;
+    let took_over = conductor.run(received, stop).await;
     watchers.shutdown().await;
+    ensure!(took_over, "the database cannot be written, so nothing may be done: the log says why");
     served.await.context("the API ended badly")??;
     tracing::info!("ended; open incidents are taken up again at the next start");
     Ok(())

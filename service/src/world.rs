@@ -252,11 +252,23 @@ impl World {
 
     /// If nobody at all was heard on a network, we were deaf on it: whoever beats last after that has not been silent for long.
     fn network_heard(&mut self, network: &str, at: Time) {
-        let before = self.networks.insert(network.to_owned(), at);
-        let deaf = before.map(|before| at.since(before)).filter(|deaf| *deaf > self.policy.suspect_after);
+        let last = self.networks.entry(network.to_owned()).or_insert(at);
+        let before = std::mem::replace(last, at.max(*last));
+        let gap = at.since(before);
+        // A gap of the only host that was heard there is its own.
+        let deaf = (gap > self.policy.suspect_after && self.heard_together(network, before) > 1).then_some(gap);
         if let Some(deaf) = deaf {
             self.broken(at, format!("nobody was heard on {network} for {:.1} s", deaf.as_secs_f64()).into());
         }
+    }
+
+    /// How many hosts were heard on a network until it fell silent.
+    fn heard_together(&self, network: &str, until: Time) -> usize {
+        let was_heard = |seen: &&HostSeen| {
+            let mut channels = seen.channels.iter().filter(|channel| &*channel.network == network);
+            channels.any(|channel| channel.last.is_some_and(|last| until.since(last) <= self.policy.suspect_after))
+        };
+        self.seen.hosts.values().filter(was_heard).count()
     }
 
     pub fn beat(&mut self, name: &str, network: &str, (boot, system): (Uuid, Option<Uuid>), at: Time) {
@@ -289,13 +301,15 @@ impl World {
             (Reading::Off, Power::Off { since, .. }) => Power::Off { since: *since, at: asked },
             (Reading::Off, _) => Power::Off { since: answered, at: asked },
             // One that is missed says nothing new; the last one grows old by itself.
-            (Reading::Unknown(_), last @ (Power::On { at } | Power::Off { at, .. }))
+            (Reading::Missed(_), last @ (Power::On { at } | Power::Off { at, .. }))
                 if asked.since(*at) <= held_within =>
             {
                 last.clone()
             }
-            (Reading::Unknown(why), Power::Unknown { since, .. }) => Power::Unknown { why, since: *since },
-            (Reading::Unknown(why), _) => Power::Unknown { why, since: answered },
+            (Reading::Missed(why) | Reading::Changing(why), Power::Unknown { since, .. }) => {
+                Power::Unknown { why, since: *since }
+            }
+            (Reading::Missed(why) | Reading::Changing(why), _) => Power::Unknown { why, since: answered },
         };
         let power = power.clone();
         let host = self.host(name).cloned();
@@ -310,7 +324,10 @@ impl World {
 pub enum Reading {
     On,
     Off,
-    Unknown(Arc<str>),
+    /// Neither, and soon perhaps the other: it ends a series of either.
+    Changing(Arc<str>),
+    /// The BMC said nothing that can be used.
+    Missed(Arc<str>),
 }
 
 fn policy(config: &Config) -> Policy {

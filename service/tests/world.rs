@@ -107,9 +107,9 @@ fn off_readings_make_an_epoch_that_an_on_or_a_gap_ends() {
     assert_eq!(read(3, Reading::Off), off(2, 3));
     assert_eq!(read(4, Reading::On), Power::On { at: Time(3900) });
     assert_eq!(read(5, Reading::Off), off(5, 5));
-    assert_eq!(read(6, Reading::Unknown("slow".into())), off(5, 5), "one reading is missed");
+    assert_eq!(read(6, Reading::Missed("slow".into())), off(5, 5), "one reading is missed");
     assert_eq!(read(7, Reading::Off), off(5, 7));
-    assert!(matches!(read(13, Reading::Unknown("slow".into())), Power::Unknown { since: Time(13000), .. }));
+    assert!(matches!(read(13, Reading::Missed("slow".into())), Power::Unknown { since: Time(13000), .. }));
     assert_eq!(read(14, Reading::Off), off(14, 14), "nobody knows what it was meanwhile");
 }
 
@@ -125,16 +125,34 @@ fn a_name_that_two_services_share_belongs_to_neither() {
     assert!(world.heard("cmp1", "mgmt", failover::ChannelKind::Heartbeat, Time(1)).is_none());
 }
 
+/// cmp1 and cmp2, which are heard on one network.
+fn two_on_mgmt() -> World {
+    let network = "[[heartbeat.networks]]\nname = \"mgmt\"\nlisten = \"127.0.0.1:15869\"\n";
+    let mut world = world_of(&format!("[heartbeat]\nkey_file = \"key\"\n{network}"));
+    let mut second = row(ServiceState::Up, 100);
+    if let ComputeService::Seen(service) = &mut second {
+        (service.id, service.host) = (ServiceId(Uuid::from_u128(2)), "cmp2".to_owned());
+    }
+    hear(&mut world, 1, vec![row(ServiceState::Up, 100), second]);
+    world
+}
+
+fn beat(world: &mut World, name: &str, at_s: u64) -> Time {
+    world.heard(name, "mgmt", failover::ChannelKind::Heartbeat, Time(at_s * 1000));
+    world.seen.view.unbroken_since
+}
+
 #[test]
 fn a_network_on_which_nobody_was_heard_breaks_our_watch_when_it_returns() {
-    let config =
-        "[heartbeat]\nkey_file = \"key\"\n[[heartbeat.networks]]\nname = \"mgmt\"\nlisten = \"127.0.0.1:15869\"\n";
-    let mut world = world_of(config);
-    hear(&mut world, 1, vec![row(ServiceState::Up, 100)]);
-    let mut beat = |at_s: u64| {
-        world.heard("cmp1", "mgmt", failover::ChannelKind::Heartbeat, Time(at_s * 1000));
-        world.seen.view.unbroken_since
-    };
-    assert_eq!([beat(2), beat(3), beat(5)], [Time(0); 3]);
-    assert_eq!(beat(12), Time(12_000), "whoever beats last after that has not been silent for long");
+    let mut world = two_on_mgmt();
+    for at_s in 2..5 {
+        assert_eq!([beat(&mut world, "cmp1", at_s), beat(&mut world, "cmp2", at_s)], [Time(0); 2]);
+    }
+    assert_eq!(beat(&mut world, "cmp1", 12), Time(12_000), "cmp2 has not been silent for long: we were deaf");
+}
+
+#[test]
+fn a_gap_of_the_only_host_on_a_network_is_its_own() {
+    let mut world = two_on_mgmt();
+    assert_eq!([beat(&mut world, "cmp1", 2), beat(&mut world, "cmp1", 9)], [Time(0); 2]);
 }

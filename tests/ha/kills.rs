@@ -16,7 +16,7 @@ const POINTS: &[&str] = &[
     "suspected: ",
     "confirmed: ",
     "fencing: ",
-    "power of cmp1 off, by Redfish",
+    "switch the power of cmp1 off by Redfish",
     "fenced: the BMC of cmp1 says Off",
     "force the compute service of cmp1 down",
     "forced down: ",

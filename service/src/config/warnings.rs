@@ -48,6 +48,14 @@ fn evidence(config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
+    let beats_only = names(config, |host| host.probes.is_empty());
+    if !beats_only.is_empty() {
+        told.push(format!(
+            "{}: nothing but heartbeats is listened for. One process sends them all, so their silence is one path, on however many networks: \
+             such a host is taken for dead only once Nova says down, too. Give it probes",
+            beats_only.join(", ")
+        ));
+    }
     let few = |host: &Host| networks(config, host).len() < LEAST_NETWORKS;
     let watched: Vec<&str> = names(config, few);
     if !watched.is_empty() {

@@ -186,10 +186,13 @@ impl Survey {
         if board.seen.hosts.get(&self.host).is_none_or(|seen| seen.nova == NovaSeen::NoData) {
             return Err("Nova's cell of it does not answer".to_owned());
         }
-        self.seen.listing = Some(Arc::new(self.reader.listing(&self.host).await?));
+        let listing = self.reader.listing(&self.host).await?;
         let at = self.reader.clock.now();
         let changed = if self.newest.is_some() { self.touched_migrations().await } else { self.all_migrations().await };
         changed.map_err(|error| chain(&error))?;
+        // Nova leaves out the migrations of a cell that is silent just then, and says nothing of it.
+        self.reader.see_that_its_cell_answers(&self.host).await?;
+        self.seen.listing = Some(Arc::new(listing));
         self.seen.migrations = Some(Arc::new(self.migrations(at)));
         Ok(())
     }
@@ -317,12 +320,7 @@ impl Reader {
         let rows = self.cloud.servers_of_host(&host.name).try_collect::<Vec<ServerRow>>();
         let (rows, apart) = futures::try_join!(rows, self.apart()).map_err(told)?;
         if rows.is_empty() {
-            match self.cloud.compute_service(&host.name).await.map_err(told)? {
-                Some(ComputeService::Seen(_)) => {}
-                Some(ComputeService::NoData { .. }) | None => {
-                    return Err("Nova's cell of it does not answer".to_owned());
-                }
-            }
+            self.see_that_its_cell_answers(host).await?;
         }
         let mut instances = BTreeMap::new();
         for row in rows {
@@ -342,6 +340,13 @@ impl Reader {
             }
         }
         Ok(Listing { at, instances })
+    }
+
+    async fn see_that_its_cell_answers(&self, host: &Host) -> Result<(), String> {
+        match self.cloud.compute_service(&host.name).await.map_err(|error| chain(&error))? {
+            Some(ComputeService::Seen(_)) => Ok(()),
+            Some(ComputeService::NoData { .. }) | None => Err("Nova's cell of it does not answer".to_owned()),
+        }
     }
 
     /// The anti-affinity groups of each instance.
@@ -410,13 +415,14 @@ fn is_deleted(server: &Server) -> bool {
     matches!(server.vm_state, Nova::Deleted | Nova::SoftDeleted)
 }
 
-/// What only the host itself carries out ends with it. A rebuild does, too: an evacuation shows as a migration besides.
+/// What only the host itself carries out ends with it.
 fn task(task: &TaskState) -> Task {
     use TaskState as T;
     let word: Arc<str> = task.as_str().into();
     match task {
         T::Deleting => Task::Deleting,
-        T::Rebuilding | T::RebuildingBlockDevices | T::RebuildSpawning => Task::OnItsHost(word),
+        // An evacuation looks like this, too; a migration must say which hosts have to do with it.
+        T::Rebuilding | T::RebuildingBlockDevices | T::RebuildSpawning => Task::Elsewhere(word),
         T::Scheduling | T::BlockDeviceMapping | T::Networking | T::Spawning => Task::OnItsHost(word),
         T::Rebooting | T::RebootPending | T::RebootStarted => Task::OnItsHost(word),
         T::RebootingHard | T::RebootPendingHard | T::RebootStartedHard => Task::OnItsHost(word),

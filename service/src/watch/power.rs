@@ -49,7 +49,7 @@ pub async fn run(
         let asked = clock.now();
         let (reading, system) = match bmc.read().await {
             Ok(state) => (of(state.power), state.uuid),
-            Err(error) => (Reading::Unknown(chain(&error).into()), None),
+            Err(error) => (Reading::Missed(chain(&error).into()), None),
         };
         tell_changes(&name, &reading, &mut told);
         let event = Event::Power { name: name.clone(), reading, system, asked, answered: clock.now() };
@@ -68,8 +68,8 @@ fn of(reading: PowerReading) -> Reading {
     match reading {
         PowerReading::On => Reading::On,
         PowerReading::Off => Reading::Off,
-        PowerReading::Changing => Reading::Unknown("its power is changing".into()),
-        PowerReading::Unknown(why) => Reading::Unknown(why.into()),
+        PowerReading::Changing => Reading::Changing("its power is changing".into()),
+        PowerReading::Unknown(why) => Reading::Missed(why.into()),
     }
 }
 
@@ -77,7 +77,7 @@ fn tell_changes(host: &str, reading: &Reading, told: &mut Option<String>) {
     let now = match reading {
         Reading::On => "On".to_owned(),
         Reading::Off => "Off".to_owned(),
-        Reading::Unknown(why) => why.to_string(),
+        Reading::Changing(why) | Reading::Missed(why) => why.to_string(),
     };
     if told.as_ref() != Some(&now) {
         tracing::info!(host, reading = now, "its BMC");
