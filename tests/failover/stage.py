@@ -52,6 +52,7 @@ class Stage:
 
     def __enter__(self):
         self.found = self.layout.parameters
+        self.outside = open("/proc/self/ns/net")  # noqa: SIM115
         try:
             self.up()
             process.forget_proxies()
@@ -66,6 +67,8 @@ class Stage:
     def __exit__(self, *_):
         if self.watch:
             self.watch.end()
+        net.move(self.outside)
+        self.outside.close()
         if not self.stays:
             subprocess.run([MINICLOUD, "down"], stdout=subprocess.DEVNULL, start_new_session=True)
 

@@ -144,5 +144,10 @@ def inside(layout, role):
 def enter(layout, role):
     """Moves this very process into a namespace, so that it can speak to the APIs."""
     with open(layout.namespace_file(role)) as namespace:
-        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), f"cannot enter {namespace.name}")
+        move(namespace)
+
+
+def move(namespace):
+    """Moves this very process into an open namespace: the way back out, too, since `down` ends whoever is inside."""
+    if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), f"cannot enter {namespace.name}")
