@@ -36,8 +36,9 @@ def masakari_fastest(service_down_time_s):
 class Round:
     """One death and what came of it, in seconds since the death."""
 
-    def __init__(self, stage, arm, instances, victim, verb="off"):
+    def __init__(self, stage, arm, instances, victim, verb="off", services=None):
         self.stage, self.arm, self.instances, self.victim = stage, arm, instances, victim
+        self.services = services  # what its own are called like; by hand there are none
         self.before = usage.processes(stage.layout)
         self.own_before = os.times()
         self.facts = {"arm": arm, "instances": len(instances)}
@@ -70,6 +71,8 @@ class Round:
             "death_to_last_active_s": self.since_death(active[-1]) if complete else None,
             "cpu_s": usage.spent(self.before, after),
             "client_cpu_s": round(own.user + own.system - self.own_before.user - self.own_before.system, 2),
+            # The highest of both looks: the dead host's own share is in the first one alone.
+            "rss_mib": usage.highest([usage.rss_mib(looked, self.services) for looked in (self.before, after)]),
             **facts,
         }
         self.facts["cpu_total_s"] = round(
@@ -113,8 +116,9 @@ def by_hand(stage, instances, victim, in_flight, limit_s=300):
         in_flight=in_flight,
         death_to_fence_s=one.since_death(off),
         fence_to_last_active_s=one.last_active_since(off),
-        death_to_first_accepted_s=one.since_death(min(accepted)),
-        death_to_last_accepted_s=one.since_death(max(accepted)),
+        death_to_first_accepted_s=one.since_death(min(accepted, default=None)),
+        death_to_last_accepted_s=one.since_death(max(accepted, default=None)),
+        rss_mib={"client": round(usage.one(os.getpid()).rss_mib, 1)},
     )
 
 
@@ -130,9 +134,12 @@ class Nova:
         self.connection = http.client.HTTPConnection(config.ADDRESS, PORTS["nova"], timeout=120)
 
     def call(self, method, path, body=None):
-        self.connection.request(method, path, json.dumps(body) if body is not None else None, self.headers)
-        answer = self.connection.getresponse()
-        text = answer.read()
+        try:
+            self.connection.request(method, path, json.dumps(body) if body is not None else None, self.headers)
+            answer = self.connection.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Problem(f"{method} {path} was not answered: {error!r}")
         if answer.status >= 300:
             raise Problem(f"{method} {path} was answered {answer.status}: {text.decode(errors='replace')[:300]}")
         return json.loads(text) if text else {}
@@ -143,7 +150,7 @@ class Nova:
 
 def tandem(stage, daemon, instances, victim, verb, limit_s):
     """Is told nothing: it finds out, fences and evacuates. The fence is its receipt's time."""
-    one = Round(stage, "Tandem", instances, victim, verb)
+    one = Round(stage, "Tandem", instances, victim, verb, "tandem-ha")
     one.follow(limit_s)
     incident = next((found for found in daemon.incidents() if found["host"] == victim), None)
     read = [seconds(receipt["read_at"]) for receipt in incident["receipts"]] if incident else []
@@ -152,7 +159,6 @@ def tandem(stage, daemon, instances, victim, verb, limit_s):
         verb=verb,
         death_to_fence_s=one.since_death(fenced),
         fence_to_last_active_s=one.last_active_since(fenced) if fenced else None,
-        rss_mib={"tandem-ha": round(usage.one(daemon.child.pid).rss_mib, 1)},
     )
 
 
@@ -227,7 +233,7 @@ def masakari(stage, instances, victim, options, arm, limit_s):
     engine.enrol()
     log = stage.layout.logs / "nova-api.log"
     read_from = log.stat().st_size
-    one = Round(stage, arm, instances, victim)
+    one = Round(stage, arm, instances, victim, services="masakari")
     off = time.monotonic()
     notification = engine.tell(victim)
     accepted = time.monotonic()
@@ -239,7 +245,6 @@ def masakari(stage, instances, victim, options, arm, limit_s):
         death_to_notification_s=one.since_death(accepted),
         notification=engine.status(notification),
         blocked_s=blocked_s(log, read_from),
-        rss_mib=usage.rss_mib(usage.processes(stage.layout), "masakari"),
     )
     if facts["death_to_last_active_s"] is None and (active := one.active()):
         # Masakari gives a server up after 90 s: the last of those that came back stands for all, in its favour.

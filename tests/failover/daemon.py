@@ -1,6 +1,7 @@
 """tandem-ha on a stage: its configuration, its process, the heartbeats of the hosts, and what it says of itself."""
 
 import contextlib
+import http.client
 import json
 import os
 import secrets
@@ -104,18 +105,21 @@ class Tandem:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             raise Problem(f"GET {path}: tandem-ha answered {error.code}: {error.read().decode(errors='replace')[:300]}")
-        except OSError as error:
-            raise Problem(f"GET {path}: tandem-ha does not answer: {error}")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise Problem(f"GET {path}: tandem-ha does not answer: {error!r}")
 
     def command(self, *words):
         """`tandem`, over the control socket; its standard output."""
-        done = subprocess.run(
-            [BINARIES / "tandem", *words],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "TANDEM_HA_URL": f"unix:{self.socket}"},
-            timeout=30,
-        )
+        try:
+            done = subprocess.run(
+                [BINARIES / "tandem", *words],
+                capture_output=True,
+                text=True,
+                env={**os.environ, "TANDEM_HA_URL": f"unix:{self.socket}"},
+                timeout=30,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Problem(f"`tandem {' '.join(words)}` did not end: {error}")
         if done.returncode:
             raise Problem(f"`tandem {' '.join(words)}` ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout
@@ -125,8 +129,12 @@ class Tandem:
 
     def incidents(self):
         """Every incident of its database with all it says, oldest first."""
-        found = self.get("/v2/incidents?state=all")["incidents"]
+        found = self.listed()
         return [self.get(f"/v2/incidents/{one['id']}")["incident"] for one in reversed(found)]
+
+    def listed(self):
+        """The same without their details, newest first."""
+        return self.get("/v2/incidents?state=all&limit=1000")["incidents"]
 
 
 def configuration(stage, run):

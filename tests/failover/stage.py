@@ -5,6 +5,7 @@ directly. A death is done to a host in this very process too: the moment just be
 """
 
 import contextlib
+import http.client
 import json
 import os
 import subprocess
@@ -117,8 +118,11 @@ class Stage:
     def placement(self, path):
         headers = {"X-Auth-Token": self.api.token, "OpenStack-API-Version": "placement 1.6"}
         request = urllib.request.Request(config.url("placement", path), headers=headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise Problem(f"GET placement {path} was not answered: {error!r}; see `minicloud log placement-api`")
 
     # ---- instances ----
 

@@ -163,6 +163,7 @@ class Play:
     standing: dict = field(default_factory=dict)
     complaints: list = field(default_factory=list)
     released: bool = False
+    ended: bool = False
     keep: bool = False
 
     def __post_init__(self):
@@ -182,17 +183,27 @@ class Play:
             self.follow(lambda: self.story.is_over(self), END_LIMIT_S, "the right end")
             self.judge()
             self.come_back()
+            self.ended = True
         except Problem as problem:
             self.complaints.append(str(problem))
             if not self.who:
                 with contextlib.suppress(Problem):
                     self.judge()
+        except BaseException as cut:  # Ctrl-C, too
+            self.complaints.append(f"cut short: {type(cut).__name__} {cut}".strip())
+            raise
         finally:
-            self.write()
-            if not self.keep:
-                self.tandem.end()
+            try:
+                self.write()
+            finally:
+                if not self.keep:
+                    self.tandem.end()
         self.took_s = time.monotonic() - begun
-        return not self.complaints
+        return self.passes()
+
+    def passes(self):
+        """Everything was judged, to the end, and nothing was wrong."""
+        return self.ended and not self.complaints
 
     # ---- before ----
 
@@ -371,15 +382,14 @@ class Play:
 
     def summary(self):
         fences = [after for victim in self.deaths if (after := self.fenced_after(victim)) is not None]
-        moves = {move["instance"]: move for one in self.incidents_at_end for move in one["moves"]}
         return {
             "fault": self.story.fault,
-            "pass": not self.complaints,
+            "pass": self.passes(),
             "complaints": self.complaints,
             "instances": len(self.instances),
             "running_elsewhere": self.running_elsewhere(),
             "running_twice": sum(bool(one["twice"]) for one in self.who.values()),
-            "named_with_reason": sum(move["state"] == "named" and bool(move["why"]) for move in moves.values()),
+            "named_with_reason": len(named_with_reason(self.incidents_at_end)),
             "death_to_fence_s": max(fences) if fences else None,
             "death_to_first_active_s": None if self.first_s is None else round(self.first_s, 2),
             "death_to_last_active_s": None if self.last_s is None else round(self.last_s, 2),
@@ -401,3 +411,16 @@ class Play:
         """For the next story on the same stage: no instance, and every host well."""
         self.stage.up(quiet=True)
         self.stage.delete(self.instances)
+
+
+def named_with_reason(incidents):
+    """The instances that were left where they are, or not started after a reboot, with a reason."""
+    steps = [step for incident in incidents for step in (*incident["moves"], *incident["restarts"])]
+    last = {step["instance"]: step for step in steps}
+    return {instance for instance, step in last.items() if step["state"] == "named" and step["why"]}
+
+
+def forget(run):
+    """What an earlier run left to read: if this one is cut short, it must not stand for it."""
+    for name in ("summary.json", "incidents.json"):
+        (run / name).unlink(missing_ok=True)

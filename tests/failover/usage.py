@@ -78,6 +78,13 @@ def rss_mib(looked, prefix):
     """What the services whose names begin like this hold in memory, shared pages counted for each."""
     total = {}
     for one in looked.values():
-        if one.name.startswith(prefix):
+        if prefix and one.name.startswith(prefix):
             total[one.name] = total.get(one.name, 0.0) + one.rss_mib
     return {name: round(mib, 1) for name, mib in sorted(total.items())}
+
+
+def highest(looks):
+    """Of each name the highest of several."""
+    return {
+        name: max(look.get(name, 0.0) for look in looks) for name in sorted({name for look in looks for name in look})
+    }
