@@ -51,6 +51,9 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("segments.NAME", &["enabled", "hosts", "root_disk"]),
 ];
 
+/// How often each port in `probes` is asked.
+pub const PROBE_EVERY: Duration = Duration::from_secs(1);
+
 /// All that is wrong with what we were told; each problem is a sentence that names file, key, value and what is allowed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", problems.join("\n"))]
@@ -142,7 +145,7 @@ pub struct Network {
 
 #[derive(Debug, Clone)]
 pub struct Fencing {
-    /// In the order in which they are tried.
+    /// Those that are allowed, for every host; their order says nothing.
     pub methods: Vec<Method>,
     pub attempts: u32,
     pub retry: Duration,
@@ -228,6 +231,14 @@ impl Config {
     /// if their paths are relative.
     pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Loaded, ConfigError> {
         read::load(path, env)
+    }
+
+    /// Whether it is the file of a compute host, which only sends heartbeats.
+    pub fn is_for_a_sender(&self) -> bool {
+        let networks = &self.heartbeat.networks;
+        let sends = networks.iter().any(|network| network.to.is_some());
+        let listens = networks.iter().any(|network| network.listen.is_some());
+        sends && !listens && self.hosts.is_empty() && self.segments.is_empty()
     }
 
     /// The segment of a host. Of several the most cautious one: a disabled one, then one whose root disks are local.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use openstack_client::{Cloud, CloudConfig, Limits, Surroundings};
 use tandem_ha::config::{Config, Loaded};
 use tandem_ha::{daemon, watch::heartbeat};
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,10 +50,7 @@ fn main() -> ExitCode {
         }
     };
     let done = match arguments.command {
-        Some(Command::CheckConfig) => {
-            check(&arguments.config, &loaded);
-            Ok(())
-        }
+        Some(Command::CheckConfig) => check(&arguments.config, &loaded),
         Some(Command::Heartbeat) => {
             serve(&loaded, |config, stop| async move { heartbeat::run_sender(&config, stop).await })
         }
@@ -62,9 +60,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tandem-ha: {error:#}");
-            ExitCode::FAILURE
+            if is_misconfigured(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Whether another start would end in the same way until somebody changes what we were told.
+fn is_misconfigured(error: &anyhow::Error) -> bool {
+    use heartbeat::Error;
+    let sends_nothing = matches!(error.downcast_ref(), Some(Error::NowhereToSend { .. } | Error::NoKey { .. }));
+    sends_nothing || error.is::<openstack_client::ConfigError>()
 }
 
 /// Those that are text; no key of ours is anything else.
@@ -72,11 +77,25 @@ fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-fn check(file: &Path, loaded: &Loaded) {
+/// All that can be known without asking anybody: also who we are to Keystone, unless this is the file of a compute host.
+fn check(file: &Path, loaded: &Loaded) -> Result<()> {
     for warning in &loaded.warnings {
         println!("warning: {warning}");
     }
-    println!("{}: can be used, {} warnings", file.display(), loaded.warnings.len());
+    let shown = file.display();
+    if !loaded.config.is_for_a_sender() {
+        let cloud = cloud(&loaded.config).with_context(|| format!("{shown}: openstack.cloud"))?;
+        println!("{}: {}", cloud.origin, cloud.credentials);
+    }
+    println!("{shown}: can be used, {} warnings", loaded.warnings.len());
+    Ok(())
+}
+
+/// The cloud as the daemon will find it.
+fn cloud(config: &Config) -> Result<CloudConfig> {
+    let cloud = CloudConfig::load(config.openstack.cloud.as_deref(), &Surroundings::of_this_process())?;
+    Cloud::new(cloud.clone(), Limits::default())?; // reads its CAs
+    Ok(cloud)
 }
 
 fn serve<F: Future<Output = Result<()>>>(

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use tandem_ha::config::{Config, Instances, KEYS, Loaded, Method, Pattern, RootDisk};
@@ -115,6 +116,33 @@ fn the_sample_has_every_key_that_is_known_with_a_sentence() {
         let sentences = paragraph.filter(|line| line.starts_with("# ")).count();
         assert!(sentences > 0 || lines[key].starts_with("# "), "no sentence above {}", lines[key]);
     }
+}
+
+#[test]
+fn the_sample_states_the_ranges_of_numbers_as_they_are() {
+    let etc = Etc::new();
+    let lines: Vec<&str> = SAMPLE.lines().collect();
+    let (mut section, mut found) = ("", 0);
+    for (i, line) in lines.iter().enumerate() {
+        if let Some(name) = line.trim_start_matches('#').strip_prefix('[') {
+            section = name.trim_end_matches(']');
+        }
+        let key = line.strip_prefix('#').and_then(|line| line.split_once(" = "));
+        let Some((key, _)) = key.filter(|(key, value)| !key.contains(' ') && value.parse::<f64>().is_ok()) else {
+            continue;
+        };
+        let told = etc.wrong(&format!("[{section}]\n{key} = 1000000000"));
+        let range = told.split_once(" from ").unwrap_or_else(|| panic!("{key} of [{section}]: {told}")).1;
+        let range = range.lines().next().expect("a sentence");
+        // a comment that begins with "..." goes on with the sentence of the key before
+        let goes_on = |line: &str| !line.starts_with("# ") || line.starts_with("# ...");
+        let begin = lines[..i].iter().rposition(|line| !goes_on(line)).expect("a sentence above it");
+        let begin = lines[..begin].iter().rposition(|line| !line.starts_with("# ")).map_or(0, |before| before + 1);
+        let sentence = lines[begin..i].join("\n");
+        assert!(sentence.contains(range), "{key} of [{section}] is allowed from {range}; the sample says\n{sentence}");
+        found += 1;
+    }
+    assert!(found > 15, "only {found} numbers were found");
 }
 
 /// The tables that stand under a name of [`KEYS`], where NAME is any name.
@@ -230,6 +258,10 @@ fn a_wrong_value_is_told_with_file_key_value_and_what_is_allowed() {
             "evacuation.instances: \"some\" is not allowed; allowed is \"all\" or \"opted-in\"",
         ),
         (
+            "[fencing]\nlimit_s = 25",
+            "fencing.limit_s: 25 is not allowed; allowed is a number of seconds from 0.5 to 20",
+        ),
+        (
             "[evacuation]\nunknown_s = 60",
             "evacuation.unknown_s: 60 is not allowed; allowed is a number of seconds from 120 to 3600",
         ),
@@ -278,6 +310,26 @@ fn networks_and_ways_are_not_told_twice() {
         let found = etc.wrong(&toml);
         assert!(found.starts_with(&format!("tandem-ha.toml: {told}")), "{toml}\n  {found}\n  {told}");
     }
+}
+
+#[test]
+fn a_pause_between_two_probes_is_no_silence() {
+    let etc = Etc::new();
+    let with = |suspect: &str| {
+        format!(
+            "[detection]\nsuspect_s = {suspect}\n[hosts.a]\nprobes = [{{ network = \"m\", address = \"1.1.1.1:22\" }}]"
+        )
+    };
+    for suspect in ["0.5", "1"] {
+        let told = etc.wrong(&with(suspect));
+        let expected = format!(
+            "tandem-ha.toml: detection.suspect_s: {suspect} is not allowed; allowed is more than 1, since each port is probed every 1 s: every \
+             pause between two probes would look like silence"
+        );
+        assert_eq!(told, expected);
+    }
+    etc.good(&with("1.5"));
+    etc.good("[detection]\nsuspect_s = 0.5");
 }
 
 #[test]
@@ -362,10 +414,16 @@ fn what_is_dangerous_is_told() {
     ));
     assert!(
         told("[detection]\nnova_alone = true")
-            .contains("detection.nova_alone = true: a host that only Nova believes down is fenced")
+            .contains("detection.nova_alone = true: a host that only Nova believes down is taken for dead")
     );
-    assert!(told("[hosts.a]").contains("a: fewer than two independent networks are watched"));
+    assert!(told("[detection]\nnova_alone = true").contains("The BMC of such a host is never bound to it"));
+    let probed = told("[hosts.a]\nprobes = [{ network = \"m\", address = \"1.1.1.1:22\" }]");
+    assert!(
+        probed.contains("a: fewer than two independent networks are watched") && probed.contains("Nova must say down")
+    );
+    assert!(!probed.contains("nothing is probed"));
     assert!(told("[hosts.a]").contains("a: no fencing but an operator's word"));
+    assert!(told("fencing.methods = [\"redfish\"]\n[hosts.a]").contains("a: no fencing at all"));
     assert!(
         told("[hosts.a]\n[segments.s]\nhosts = [\"b\"]\nroot_disk = \"shared\"").contains("a: no segment covers them")
     );
@@ -380,6 +438,20 @@ fn what_is_dangerous_is_told() {
     );
     etc.mode("bmc.password", 0o644);
     assert!(told(bmc).contains("bmc.password has mode 644, so others than its owner may read or change it"));
+}
+
+#[test]
+fn a_host_that_nobody_would_ever_hear_is_told_that_its_bmc_proves_nothing() {
+    let etc = Etc::new();
+    let loaded = etc.good(
+        "[hosts.a.redfish]\naddress = \"https://1.1.1.1\"\nuser = \"u\"\npassword_file = \"bmc.password\"\n[hosts.b]\n\
+         probes = [{ network = \"m\", address = \"1.1.1.1:22\" }]",
+    );
+    let told: Vec<&String> = loaded.warnings.iter().filter(|told| told.starts_with("a: no heartbeats")).collect();
+    assert_eq!(told.len(), 1, "{:#?}", loaded.warnings);
+    assert!(told[0].contains("nothing ever moves by itself") && told[0].contains("Give it heartbeats or probes"));
+    let of_the_bmc = |told: &&String| told.starts_with("a: ") && told.contains("its BMC Off");
+    assert_eq!(loaded.warnings.iter().find(of_the_bmc), None, "only a host that is heard has a BMC that can say so");
 }
 
 #[test]
@@ -401,6 +473,62 @@ fn a_sender_needs_no_more_than_its_networks() {
     let etc = Etc::new();
     let toml = "[heartbeat]\nkey_file = \"heartbeat.key\"\n[[heartbeat.networks]]\nname = \"m\"\nto = \"127.0.0.1:1\"";
     assert!(etc.good(toml).warnings.is_empty());
+}
+
+/// tandem-ha in a folder that has no clouds.yaml but its own, if any.
+fn tandem_ha(etc: &Etc, toml: &str, arguments: &[&str]) -> Output {
+    etc.write("tandem-ha.toml", toml.as_bytes());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tandem-ha"));
+    command.current_dir(etc.0.path()).env_clear().env("OS_CLIENT_CONFIG_FILE", etc.path("clouds.yaml"));
+    command.args(["--config", "tandem-ha.toml"]).args(arguments).output().expect("it was built with this test")
+}
+
+#[test]
+fn a_cloud_that_is_not_known_is_told_by_the_check_and_ends_the_daemon_for_good() {
+    let etc = Etc::new();
+    let toml = "store.path = \"ha.sqlite\"\ncontrol_socket = \"ha.sock\"\napi.listen = \"127.0.0.1:0\"\nopenstack.cloud = \"tandem\"";
+    let fails = |words: &str| {
+        for arguments in [&[][..], &["check-config"][..]] {
+            let run = tandem_ha(&etc, toml, arguments);
+            let said = String::from_utf8_lossy(&run.stderr);
+            assert_eq!(run.status.code(), Some(2), "{arguments:?}: {said}");
+            assert!(said.contains(words), "{words:?} is not in {said}");
+            assert!(!String::from_utf8_lossy(&run.stdout).contains("can be used"));
+        }
+    };
+    fails("clouds.yaml cannot be read");
+    let cloud = "auth: {auth_url: 'http://127.0.0.1:5000/v3', username: ha, password: sesame, project_name: admin, user_domain_name: Default, \
+                 project_domain_name: Default}";
+    etc.write("clouds.yaml", format!("clouds: {{tandems: {{{cloud}}}}}").as_bytes());
+    fails("has no cloud tandem, it has tandems; did you mean tandems?");
+    etc.write("clouds.yaml", format!("clouds: {{tandem: {{{cloud}, cacert: none.pem}}}}").as_bytes());
+    fails("none.pem");
+    etc.write("clouds.yaml", format!("clouds: {{tandem: {{{cloud}}}}}").as_bytes());
+    let run = tandem_ha(&etc, toml, &["check-config"]);
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
+    assert!(
+        said.contains("user ha (domain Default)") && said.contains("can be used") && !said.contains("sesame"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_compute_host_needs_no_cloud() {
+    let toml = "[heartbeat]\nkey_file = \"heartbeat.key\"\n[[heartbeat.networks]]\nname = \"m\"\nto = \"127.0.0.1:1\"";
+    let run = tandem_ha(&Etc::new(), toml, &["check-config"]);
+    assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
+}
+
+#[test]
+fn a_sender_that_has_nowhere_to_send_to_is_not_started_again() {
+    let run = tandem_ha(&Etc::new(), "[[heartbeat.networks]]\nname = \"m\"", &["heartbeat"]);
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(2), "the unit starts nothing again that ends with 2: {said}");
+    assert!(
+        said.contains("nowhere to send heartbeats to: give `to` in [[heartbeat.networks]] of tandem-ha.toml"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -12,8 +12,8 @@ use reqwest::Url;
 use super::table::{Source, Table, meaning, one_of};
 use super::{
     Api, Authority, Config, ConfigError, Detection, Evacuation, Fencing, Gates, Heartbeat, Host, Instances, Loaded,
-    MOST_NAME_BYTES, Method, Network, Openstack, Pattern, Probe, Redfish, RootDisk, Secret, Segment, Store, is_name,
-    warnings,
+    MOST_NAME_BYTES, Method, Network, Openstack, PROBE_EVERY, Pattern, Probe, Redfish, RootDisk, Secret, Segment,
+    Store, is_name, warnings,
 };
 
 const PREFIX: &str = "TANDEM_HA__";
@@ -207,7 +207,7 @@ fn read_secret(table: &Table<'_>, key: &str, file: &Path) -> Option<Vec<u8>> {
     let mode = std::fs::metadata(file).map(|metadata| metadata.permissions().mode() & 0o777).unwrap_or(0);
     if mode & 0o026 != 0 {
         let open = format!(
-            "{} has mode {mode:03o}, so others than its owner may read or change it; chmod 600",
+            "{} has mode {mode:03o}, so others than its owner may read or change it; chmod 600, or 640 with the group that reads it",
             file.display()
         );
         table.source.warning(&table.key(key), &open);
@@ -226,14 +226,15 @@ fn fencing(mut table: Table<'_>) -> Fencing {
         methods,
         attempts: table.whole("attempts", 3, 1..=100),
         retry: table.seconds("retry_s", 10.0, 0.1..=3600.0),
-        limit: table.seconds("limit_s", 10.0, 0.5..=120.0),
+        // An act that might still run when its lease ends is never begun, and the lease is 30 s from the decision.
+        limit: table.seconds("limit_s", 10.0, 0.5..=20.0),
     }
 }
 
 fn evacuation(mut table: Table<'_>) -> Evacuation {
     let mut count = |key, default| usize::try_from(table.whole(key, default, 1..=1000)).expect("at most 1000");
     let (in_flight, per_destination, per_source) =
-        (count("in_flight", 8), count("per_destination", 4), count("per_source", 8));
+        (count("in_flight", 32), count("per_destination", 5), count("per_source", 10));
     let instances = table.word("instances", &[("all", Instances::All), ("opted-in", Instances::OptedIn)]);
     Evacuation {
         in_flight,
@@ -364,6 +365,16 @@ fn check_times(source: &Source, config: &Config) {
         let allowed = format!("allowed is more than heartbeat.interval_s, which is {over}");
         let why = "every pause between two heartbeats would look like silence";
         source.problem("detection.suspect_s", &format!("{is} is not allowed; {allowed}: {why}"));
+    }
+    if suspect <= PROBE_EVERY && config.hosts.values().any(|host| !host.probes.is_empty()) {
+        let (is, over) = (suspect.as_secs_f64(), PROBE_EVERY.as_secs_f64());
+        let why = "every pause between two probes would look like silence";
+        source.problem(
+            "detection.suspect_s",
+            &format!(
+                "{is} is not allowed; allowed is more than {over}, since each port is probed every {over} s: {why}"
+            ),
+        );
     }
     if silence <= suspect {
         let (is, over) = (silence.as_secs_f64(), suspect.as_secs_f64());

@@ -8,7 +8,7 @@ use super::{Config, Host, Method, RootDisk};
 const LEAST_NETWORKS: usize = 2;
 
 pub(super) fn of(config: &Config) -> Vec<String> {
-    if is_for_a_sender(config) {
+    if config.is_for_a_sender() {
         return Vec::new();
     }
     let mut told = Vec::new();
@@ -25,13 +25,6 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     told
 }
 
-/// A file of a compute host, which only sends heartbeats.
-fn is_for_a_sender(config: &Config) -> bool {
-    let networks = &config.heartbeat.networks;
-    let listens = networks.iter().any(|network| network.listen.is_some());
-    !networks.is_empty() && !listens && config.hosts.is_empty() && config.segments.is_empty()
-}
-
 fn api(config: &Config) -> Option<String> {
     let listen = config.api.listen;
     (!listen.ip().is_loopback()).then(|| {
@@ -39,32 +32,44 @@ fn api(config: &Config) -> Option<String> {
     })
 }
 
+/// What can be seen of a host when it dies. Of one that nobody ever hears the BMC proves nothing: it is bound to the host that is heard while
+/// it says On.
 fn evidence(config: &Config) -> Vec<String> {
     let mut told = Vec::new();
     if config.detection.nova_alone {
         told.push(
-            "detection.nova_alone = true: a host that only Nova believes down is fenced, also if nothing but its nova-compute or the message \
-             queue failed"
+            "detection.nova_alone = true: a host that only Nova believes down is taken for dead, also if nothing but its nova-compute or the \
+             message queue failed. The BMC of such a host is never bound to it, since nobody hears the host while the BMC says On: its fence is a \
+             person's word"
                 .to_owned(),
         );
     }
-    let beats_only = names(config, |host| host.probes.is_empty());
+    let watched_on = |least: usize| move |host: &Host| networks(config, host).len() >= least;
+    let unwatched = names(config, |host| !watched_on(1)(host));
+    if !unwatched.is_empty() {
+        told.push(format!(
+            "{}: no heartbeats are listened for and nothing is probed, so nothing ever moves by itself when such a host dies: a BMC is bound only \
+             to a host that is heard while the BMC says On, and until then its word proves nothing. Give it heartbeats or probes, on two networks",
+            unwatched.join(", ")
+        ));
+    }
+    let beats_only = names(config, |host| watched_on(1)(host) && host.probes.is_empty());
     if !beats_only.is_empty() {
         told.push(format!(
             "{}: nothing but heartbeats is listened for. One process sends them all, so their silence is one path, on however many networks: \
-             such a host is taken for dead only once Nova says down, too. Give it probes",
+             such a host is taken for dead only once Nova says down, too, or its BMC Off. Give it probes",
             beats_only.join(", ")
         ));
     }
-    let few = |host: &Host| networks(config, host).len() < LEAST_NETWORKS;
-    let watched: Vec<&str> = names(config, few);
-    if !watched.is_empty() {
+    let few = names(config, |host| watched_on(1)(host) && !watched_on(LEAST_NETWORKS)(host));
+    if !few.is_empty() {
         told.push(format!(
-            "{}: fewer than two independent networks are watched, so silence alone will never confirm that such a host is dead; only its BMC \
-             can, by saying Off. Give it heartbeats or probes on two networks",
-            watched.join(", ")
+            "{}: fewer than two independent networks are watched, so silence alone will never confirm that such a host is dead: Nova must say \
+             down, too, or its BMC Off. Give it heartbeats or probes on two networks",
+            few.join(", ")
         ));
-    } else if few(&Host::default()) {
+    }
+    if few.is_empty() && unwatched.is_empty() && !watched_on(LEAST_NETWORKS)(&Host::default()) {
         told.push(
             "hosts without a table [hosts.NAME]: fewer than two networks have heartbeats, so silence alone will never confirm that such a host \
              is dead"
@@ -84,10 +89,15 @@ fn networks<'a>(config: &'a Config, host: &'a Host) -> BTreeSet<&'a str> {
 fn fencing(config: &Config) -> Option<String> {
     let by_redfish = config.fencing.methods.contains(&Method::Redfish);
     let by_hand = names(config, |host| !by_redfish || host.redfish.is_none());
+    let left = if config.fencing.methods.contains(&Method::Manual) {
+        "no fencing but an operator's word (`tandem fence HOST --manual`)"
+    } else {
+        "no fencing at all, since \"manual\" is not in fencing.methods either"
+    };
     (!by_hand.is_empty()).then(|| {
         format!(
-            "{}: no fencing but an operator's word (`tandem fence HOST --manual`), so nothing moves by itself when such a host dies; give it a \
-             BMC (hosts.NAME.redfish, and \"redfish\" in fencing.methods)",
+            "{}: {left}, so nothing moves by itself when such a host dies; give it a BMC (hosts.NAME.redfish, and \"redfish\" in \
+             fencing.methods)",
             by_hand.join(", ")
         )
     })

@@ -85,7 +85,8 @@ pub struct Port {
 }
 
 impl Port {
-    /// Whether the host lives, as far as this look tells; no answer is no evidence of death. `well` is what other channels say of the host.
+    /// Whether the host lives, as far as this look tells; no answer is no evidence of death. `well` is whether this
+    /// very port answered when it was last asked.
     pub fn shows_life(&mut self, reach: &Reach, well: bool) -> bool {
         match reach {
             Reach::Open => true,
