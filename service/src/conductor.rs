@@ -15,7 +15,7 @@ use failover::{
     closely, decide, order,
 };
 use openstack_client::{Aggregate, ServiceId, chain};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -32,6 +32,8 @@ use crate::world::{NovaAnswer, Reading, World};
 const TICK: Duration = Duration::from_millis(200);
 /// The store's file lock stands in for a lease: nobody else acts while we live. Its end still stops what was decided before a long sleep.
 const LEASE: Duration = Duration::from_secs(30);
+/// Each lists a host's instances, which costs Nova something; anybody may ask for them.
+const DRY_RUNS: usize = 4;
 /// One cycle makes one step of each incident; more than so many in a row without the world changing is a mistake of ours.
 const MOST_STEPS: usize = 64;
 
@@ -39,7 +41,8 @@ const MOST_STEPS: usize = 64;
 #[derive(Debug)]
 pub enum Event {
     Nova(NovaAnswer),
-    Arrangement { aggregates: Vec<Aggregate>, ironic: BTreeSet<ServiceId> },
+    Aggregates(Vec<Aggregate>),
+    BareMetal(BTreeSet<ServiceId>),
     Beat(Beat),
     Reached { name: String, network: String, at: Time },
     Power { name: String, reading: Reading, system: Option<Uuid>, asked: Time, answered: Time },
@@ -63,6 +66,7 @@ pub struct Conductor {
     attention: watch::Sender<Attention>,
     surveys: BTreeMap<Host, tokio::task::AbortHandle>,
     tasks: JoinSet<()>,
+    dry_runs: Arc<Semaphore>,
     store_complained: bool,
 }
 
@@ -79,7 +83,8 @@ fn changes_much(event: &Event) -> bool {
     match event {
         Event::Beat(_) | Event::Reached { .. } => false,
         Event::Nova(_)
-        | Event::Arrangement { .. }
+        | Event::Aggregates(_)
+        | Event::BareMetal(_)
         | Event::Power { .. }
         | Event::Instances { .. }
         | Event::Schedulable { .. }
@@ -107,6 +112,7 @@ impl Conductor {
             attention,
             surveys,
             tasks,
+            dry_runs: Arc::new(Semaphore::new(DRY_RUNS)),
             store_complained: false,
         }
     }
@@ -181,7 +187,8 @@ impl Conductor {
         let now = self.clock.now();
         match event {
             Event::Nova(answer) => self.world.nova_answered(now, &answer),
-            Event::Arrangement { aggregates, ironic } => self.world.cloud_arranged(&aggregates, ironic),
+            Event::Aggregates(aggregates) => self.world.aggregated(&aggregates),
+            Event::BareMetal(services) => self.world.bare_metal(services),
             Event::Beat(beat) => {
                 let at = self.clock.at(beat.at.into());
                 self.world.beat(&beat.host, &beat.network, (beat.boot_id, beat.system_uuid), at);
@@ -230,8 +237,14 @@ impl Conductor {
     }
 
     fn look_for(&mut self, host: Host, answer: oneshot::Sender<Result<InstancesSeen, OrderError>>) {
+        let Ok(turn) = Arc::clone(&self.dry_runs).try_acquire_owned() else {
+            let busy = format!("{DRY_RUNS} dry runs are under way already: try again");
+            let _ = answer.send(Err(OrderError::Refused(busy)));
+            return;
+        };
         let reader = self.reader.clone();
         self.tasks.spawn(async move {
+            let _turn = turn;
             let listing = reader.listing(&host).await.map_err(OrderError::Refused);
             let seen =
                 listing.map(|listing| InstancesSeen { listing: Some(Arc::new(listing)), ..InstancesSeen::default() });
@@ -251,7 +264,7 @@ impl Conductor {
                 break;
             }
         }
-        self.ledger.forget_before(now - self.world.policy.flap_window);
+        self.ledger.forget_before(now - self.world.policy.memory());
         self.publish(now);
     }
 

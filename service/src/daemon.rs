@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use failover::Ledger;
@@ -14,7 +13,7 @@ use crate::act::Hands;
 use crate::api;
 use crate::clock::Clock;
 use crate::conductor::{Conductor, Ends, Event};
-use crate::config::Config;
+use crate::config::{Config, PROBE_EVERY};
 use crate::desk::{Board, Desk};
 use crate::fence::redfish::Redfish;
 use crate::store::Store;
@@ -22,26 +21,24 @@ use crate::watch::heartbeat::{Beat, Listener};
 use crate::watch::instances::{Reader, Turns};
 use crate::watch::power::{self, Attention};
 use crate::watch::{nova, reach};
-use crate::world::World;
+use crate::world::{World, policy};
 
 /// Events that wait for the conductor; a second of a thousand hosts' heartbeats.
 const EVENTS: usize = 4096;
-/// How often a probe connects.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until `stop` says so. What cannot be had at the start and is ours (database, sockets) ends it with an error; what is elsewhere
 /// (Keystone, Nova, BMCs) is waited for.
 pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     let config = Arc::new(config);
     let clock = Clock::start();
-    let store = Store::open(&config.store.path).await?;
-    let ledger = store.load(clock.now() - config.gates.flap_window).await?;
     let cloud = CloudConfig::load(config.openstack.cloud.as_deref(), &Surroundings::of_this_process())?;
     let cloud = Cloud::new(cloud, Limits::default())?;
+    let store = Store::open(&config.store.path).await?;
+    let ledger = store.load(clock.now() - policy(&config).memory()).await?;
     let bmcs = Arc::new(bmcs(&config)?);
     let (events, received) = mpsc::channel(EVENTS);
     let (attention, wanted) = watch::channel(Attention::default());
-    let world = World::new(Arc::clone(&config), clock.now());
+    let world = World::new(Arc::clone(&config), clock.now(), ledger.hosts.keys());
     let (board, shown) = watch::channel(Arc::new(first_board(&world, &ledger, clock)));
 
     let mut watchers = JoinSet::new();
@@ -51,7 +48,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         watchers.spawn(power::run(name.clone(), Arc::clone(bmc), wanted.clone(), clock, events.clone()));
     }
     watchers.spawn(nova::run(cloud.clone(), config.openstack.poll, clock, events.clone()));
-    watchers.spawn(nova::watch_arrangement(cloud.clone(), events.clone()));
+    watchers.spawn(nova::watch_aggregates(cloud.clone(), events.clone()));
+    watchers.spawn(nova::watch_bare_metal(cloud.clone(), events.clone()));
     let desk = Desk::new(shown, requests(&events, &mut watchers));
     let api = api::bind(&config.api.listen, &config.control_socket).await?;
     let served = tokio::spawn(api::serve(api, desk, store.clone(), stop.clone()));

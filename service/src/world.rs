@@ -58,11 +58,16 @@ pub struct NovaAnswer {
 }
 
 impl World {
-    pub fn new(config: Arc<Config>, now: Time) -> Self {
+    /// `known` are the hosts of the record: while their cell is silent, Nova tells only their names.
+    pub fn new<'a>(config: Arc<Config>, now: Time, known: impl Iterator<Item = &'a Host>) -> Self {
         let policy = policy(&config);
         let mut seen = Observation::default();
         seen.view.unbroken_since = now;
-        let (nova, by_name, groups, networks, powers, ironic) = Default::default();
+        let (nova, groups, networks, powers, ironic) = Default::default();
+        let mut by_name = BTreeMap::<String, Vec<Host>>::new();
+        for host in known {
+            by_name.entry(host.name.to_string()).or_default().push(host.clone());
+        }
         Self { config, seen, policy, asked_nova: Time(0), nova, by_name, groups, networks, powers, ironic }
     }
 
@@ -74,14 +79,10 @@ impl World {
         }
     }
 
-    /// A host that a migration names. One that Nova does not list is one of which nothing is known, and nothing can be proved.
-    pub fn host_or_stranger(&self, name: &str) -> Host {
-        self.host(name).cloned().unwrap_or_else(|| Host { service: 0, name: name.into() })
-    }
-
     pub fn broken(&mut self, now: Time, by: Arc<str>) {
         tracing::warn!(why = &*by, "our watch was broken: silence counts from now");
-        (self.seen.view.unbroken_since, self.seen.view.broken_by) = (now, Some(by));
+        let view = &mut self.seen.view;
+        (view.unbroken_since, view.broken_by) = (now.max(view.unbroken_since), Some(by));
     }
 
     /// Answers may overtake each other; an older one tells nothing new.
@@ -104,7 +105,7 @@ impl World {
                 ComputeService::NoData { host } => listed.extend(self.no_data(host)),
             }
         }
-        if listed.len() != self.seen.hosts.len() || listed.iter().any(|host| !self.by_name.contains_key(&*host.name)) {
+        if !listed.iter().eq(self.policy.hosts.keys()) {
             self.hosts_changed(&listed);
         }
     }
@@ -113,8 +114,12 @@ impl World {
     fn no_data(&mut self, name: &str) -> Vec<Host> {
         let hosts = self.by_name.get(name).cloned().unwrap_or_default();
         for host in &hosts {
-            if let Some(seen) = self.seen.hosts.get_mut(host) {
-                seen.nova = NovaSeen::NoData;
+            match self.seen.hosts.get_mut(host) {
+                Some(seen) => seen.nova = NovaSeen::NoData,
+                None => {
+                    let seen = self.new_host(host, None, NovaSeen::NoData);
+                    self.seen.hosts.insert(host.clone(), seen);
+                }
             }
         }
         hosts
@@ -149,7 +154,13 @@ impl World {
             reports: memory.reports,
         });
         match self.seen.hosts.get_mut(host) {
-            Some(seen) => seen.nova = nova,
+            Some(seen) => {
+                let was_unknown = std::mem::replace(&mut seen.nova, nova) == NovaSeen::NoData;
+                if was_unknown {
+                    let groups = self.groups_of(&host.name, service.zone.as_deref());
+                    self.seen.hosts.get_mut(host).expect("it is there").groups = groups;
+                }
+            }
             None => {
                 let seen = self.new_host(host, service.zone.as_deref(), nova);
                 self.seen.hosts.insert(host.clone(), seen);
@@ -209,15 +220,13 @@ impl World {
         tracing::info!(hosts = names.join(" "), "Nova's compute hosts");
     }
 
-    pub fn cloud_arranged(&mut self, aggregates: &[Aggregate], ironic: BTreeSet<ServiceId>) {
+    pub fn aggregated(&mut self, aggregates: &[Aggregate]) {
         self.groups.clear();
         for aggregate in aggregates {
             for host in &aggregate.hosts {
                 self.groups.entry(host.clone()).or_default().insert(format!("aggregate {}", aggregate.name).into());
             }
         }
-        self.seen.hosts.retain(|host, _| !ironic.contains(&ServiceId(Uuid::from_u128(host.service))));
-        self.ironic = ironic;
         let all: Vec<Host> = self.seen.hosts.keys().cloned().collect();
         for host in all {
             let old = &self.seen.hosts[&host].groups;
@@ -225,6 +234,11 @@ impl World {
             let groups = self.groups_of(&host.name, zone.as_deref());
             self.seen.hosts.get_mut(&host).expect("it was just listed").groups = groups;
         }
+    }
+
+    pub fn bare_metal(&mut self, services: BTreeSet<ServiceId>) {
+        self.seen.hosts.retain(|host, _| !services.contains(&ServiceId(Uuid::from_u128(host.service))));
+        self.ironic = services;
     }
 
     pub fn edit_begins(&mut self, host: &Host) {
@@ -330,7 +344,8 @@ pub enum Reading {
     Missed(Arc<str>),
 }
 
-fn policy(config: &Config) -> Policy {
+/// What the administrator has settled, as the core knows it; what is of one host comes when Nova names it.
+pub fn policy(config: &Config) -> Policy {
     let mut policy = Policy::default();
     policy.suspect_after = config.detection.suspect;
     policy.silence = config.detection.silence;

@@ -20,7 +20,7 @@ fn world_of(config: &str) -> World {
     let file = dir.path().join("tandem-ha.toml");
     std::fs::write(&file, config).unwrap();
     std::fs::write(dir.path().join("key"), (0..64).collect::<Vec<u8>>()).unwrap();
-    World::new(Arc::new(Config::load(&file, std::iter::empty()).unwrap().config), Time(0))
+    World::new(Arc::new(Config::load(&file, std::iter::empty()).unwrap().config), Time(0), std::iter::empty())
 }
 
 fn cmp1() -> Host {
@@ -92,6 +92,19 @@ fn a_row_without_data_is_neither_up_nor_down() {
     let services = vec![ComputeService::NoData { host: "cmp1".to_owned() }];
     world.nova_answered(Time(3000), &NovaAnswer { sent: Time(2000), services });
     assert_eq!(world.seen.hosts[&cmp1()].nova, NovaSeen::NoData);
+}
+
+#[test]
+fn a_troubled_host_is_known_by_its_name_while_its_cell_is_silent_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tandem-ha.toml");
+    std::fs::write(&file, "[segments.east]\nhosts = [\"cmp1\"]\nroot_disk = \"shared\"\n").unwrap();
+    let config = Arc::new(Config::load(&file, std::iter::empty()).unwrap().config);
+    let mut world = World::new(config, Time(0), [cmp1()].iter());
+    let services = vec![ComputeService::NoData { host: "cmp1".to_owned() }];
+    world.nova_answered(Time(1_000), &NovaAnswer { sent: Time(1_000), services });
+    assert_eq!(world.seen.hosts[&cmp1()].nova, NovaSeen::NoData);
+    assert!(world.policy.of(&cmp1()).shared_root, "what is settled of it holds");
 }
 
 #[test]

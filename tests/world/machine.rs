@@ -82,6 +82,12 @@ impl Machine {
         lock(&self.nova).compute_restarts(&self.name);
     }
 
+    /// Its kernel boots anew, unasked: its guests are gone, and nova-compute is silent until it runs again.
+    pub async fn reboots(&self) {
+        self.power_off();
+        self.boots().await;
+    }
+
     fn nova_compute_stops(&self, runs: bool) {
         let mut nova = lock(&self.nova);
         for host in nova.hosts.iter_mut().filter(|host| host.name == self.name) {

@@ -109,11 +109,6 @@ pub enum Decision {
         name: Arc<str>,
         state: RestartState,
     },
-    /// Something worth knowing that changes nothing.
-    Note {
-        id: IncidentId,
-        text: Arc<str>,
-    },
     Close {
         id: IncidentId,
         outcome: Outcome,
@@ -260,7 +255,6 @@ impl Decision {
                 (id, K::Move, Some(*instance), format!("its migration is {status}{to}"))
             }
             Self::Restart { id, instance, state, .. } => (id, K::Move, Some(*instance), of_restart(state)),
-            Self::Note { id, text } => (id, K::Evidence, None, text.to_string()),
             Self::Close { id, outcome, why } => (id, K::Phase, None, format!("closed ({}): {why}", outcome.word())),
             Self::Act(act) => return Some(act.entry()),
         };

@@ -66,6 +66,7 @@ struct Scene<'a> {
     migrations: &'a Migrations,
 }
 
+const KEPT: &str = "kept";
 /// What was read of instances longer ago than this is not acted upon.
 const OLD: Duration = Duration::from_secs(45);
 
@@ -83,18 +84,26 @@ pub(crate) fn step(incident: &Incident, evidence: &Evidence<'_>, fenced: bool, t
     let Some((listing, migrations)) = looked else { return };
     let scene = Scene { incident, cycle, listing, migrations };
     if plan(&scene, thought) {
-        return;
+        return thought.stay_held(incident, Gate::Fence, KEPT);
     }
     let mut changed = false;
     for (id, moving) in &incident.moves {
         changed |= scene.follow(*id, moving, fenced, thought);
     }
     if changed {
-        return; // the limits count what is recorded
+        return thought.stay_held(incident, Gate::Fence, KEPT); // the limits count what is recorded
     }
     if incident.moves.values().all(|moving| moving.state.is_settled()) {
-        if !scene.is_needed_by_others() {
-            settle(incident, thought);
+        match scene.may_still_arrive() {
+            Some((moving, row)) => {
+                let why = format!(
+                    "{KEPT}: the migration of {} is still {}, so it may start elsewhere yet; if it never will: tandem release {} --reason ...",
+                    moving.name, row.status, incident.id
+                );
+                thought.hold(Gate::Fence, why);
+            }
+            None if !scene.is_needed_by_others() => settle(incident, thought),
+            None => {}
         }
         return;
     }
@@ -270,7 +279,7 @@ impl Scene<'_> {
         }
         match row.stage {
             Stage::Done => self.elsewhere(id, moving.intended.unwrap_or_default(), thought),
-            Stage::Failed => moving.state.is_in_flight() && self.failed(id, moving, row, thought),
+            Stage::Failed => moving.state.is_in_flight() && self.failed(id, row, thought),
             Stage::Unfinished => moving.state.is_in_flight() && self.unfinished(id, moving, row, thought),
         }
     }
@@ -289,13 +298,12 @@ impl Scene<'_> {
         }
     }
 
-    fn failed(&self, id: InstanceId, moving: &Move, row: &MigrationSeen, thought: &mut Thought<'_>) -> bool {
+    fn failed(&self, id: InstanceId, row: &MigrationSeen, thought: &mut Thought<'_>) -> bool {
         let what = match (&*row.status, &row.destination) {
             ("error", _) => "Nova found no host for it".to_owned(),
             (status, Some(to)) => format!("the evacuation to {to} ended as {status}"),
             (status, None) => format!("the evacuation ended as {status}"),
         };
-        let _ = moving;
         self.wait(id, what, thought)
     }
 
@@ -448,6 +456,16 @@ impl Scene<'_> {
                 .iter()
                 .filter(|row| row.stage == Stage::Unfinished && (here(&row.source) || here(&row.destination)));
             ends_here.any(|row| other.moves.get(&row.instance).is_some_and(|moving| !moving.state.is_settled()))
+        })
+    }
+
+    /// One that was given up, and of which an evacuation from here has not ended: were the fence let go, it could run twice.
+    fn may_still_arrive(&self) -> Option<(&Move, &MigrationSeen)> {
+        let given_up = |moving: &Move| matches!(moving.state, MoveState::Named { .. }) && moving.intended.is_some();
+        let from_here = |row: &&MigrationSeen| row.evacuation && row.source.as_ref() == Some(self.host());
+        self.incident.moves.iter().filter(|(_, moving)| given_up(moving)).find_map(|(id, moving)| {
+            let mut rows = self.migrations_of(*id).filter(from_here);
+            rows.find(|row| row.stage == Stage::Unfinished).map(|row| (moving, row))
         })
     }
 

@@ -1,6 +1,6 @@
 //! Who is heard, who is silent, and what the power says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,31 @@ use crate::observation::{Channel, ChannelKind, HostSeen, NovaSeen, Power, Servic
 
 /// A packet may have waited in a buffer while the BMC was read: what is heard so shortly after the first Off is no contradiction.
 const IN_FLIGHT: Duration = Duration::from_millis(500);
+
+/// What is heard on a network, of all who were ever heard there.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Hearing {
+    channels: usize,
+    silent: usize,
+}
+
+impl Hearing {
+    fn count(&mut self, evidence: &Evidence<'_>, channel: &Channel) {
+        self.channels += 1;
+        self.silent += usize::from(evidence.is_silent(channel, evidence.cycle.policy.suspect_after));
+    }
+}
+
+pub(crate) fn hearing(cycle: &Cycle<'_>) -> BTreeMap<Arc<str>, Hearing> {
+    let mut networks = BTreeMap::<Arc<str>, Hearing>::new();
+    for (host, seen) in &cycle.seen.hosts {
+        let evidence = Evidence { cycle, host, seen, record: cycle.ledger.hosts.get(host) };
+        for channel in evidence.proven() {
+            networks.entry(channel.network.clone()).or_default().count(&evidence, channel);
+        }
+    }
+    networks
+}
 
 /// All that is known of one host.
 #[derive(Clone, Copy)]
@@ -51,6 +76,11 @@ impl<'a> Evidence<'a> {
             NovaSeen::NoData => None,
             NovaSeen::Listed(service) => Some(service),
         }
+    }
+
+    /// Somebody has said of it in Nova that it is not to be used.
+    pub(crate) fn is_out_of_service(&self) -> bool {
+        self.service().is_some_and(|service| service.disabled.is_some() || service.forced_down)
     }
 
     pub(crate) fn nova_says_down(&self) -> bool {
@@ -157,16 +187,11 @@ impl<'a> Evidence<'a> {
 
     /// A network on which nobody else is heard either says something of us, and nothing of a host.
     fn is_deaf(&self, network: &str) -> bool {
-        let cycle = self.cycle;
-        let others = cycle.seen.hosts.keys().filter(|host| *host != self.host).filter_map(|host| cycle.evidence(host));
-        let mut channels = others.flat_map(|other| {
-            other.proven().filter(|channel| &*channel.network == network).map(move |channel| (other, channel))
-        });
-        let mut any = false;
-        channels.all(|(other, channel)| {
-            any = true;
-            other.is_silent(channel, cycle.policy.suspect_after)
-        }) && any
+        let all = self.cycle.hearing().get(network).copied().unwrap_or_default();
+        let mut own = Hearing::default();
+        self.proven().filter(|channel| &*channel.network == network).for_each(|channel| own.count(self, channel));
+        let others = Hearing { channels: all.channels - own.channels, silent: all.silent - own.silent };
+        others.channels > 0 && others.silent == others.channels
     }
 
     /// What the power readings prove of this host: nothing, unless the BMC was bound to it while it was well.
@@ -300,7 +325,7 @@ impl Evidence<'_> {
         self.service().is_some_and(|service| service.reported > Some(moment))
     }
 
-    /// Not an edit of a person, which advances `updated_at` once.
+    /// Not an edit of a person, which advances `updated_at` once. Two edits look like life; then somebody has to say that it is off.
     pub(crate) fn reports_to_nova_twice_since(&self, moment: Time) -> bool {
         self.service().is_some_and(|service| service.reports >= 2 && service.reported_before > Some(moment))
     }

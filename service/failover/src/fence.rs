@@ -94,6 +94,17 @@ pub(crate) fn holds(incident: &Incident, evidence: &Evidence<'_>) -> Result<(), 
     }
 }
 
+/// A receipt that life has contradicted is void for good, also where the contradiction would be forgotten by a restart.
+pub(crate) fn void_if_broken(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) -> bool {
+    match incident.receipt().map(|receipt| receipt.standing(evidence)) {
+        Some(Standing::Broken(why)) => {
+            thought.record(Decision::Void { id: incident.id.clone(), why });
+            true
+        }
+        Some(Standing::Holds | Standing::NotRead(_)) | None => false,
+    }
+}
+
 /// One step towards the fence, or towards keeping it. Says whether it holds now.
 pub(crate) fn step(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) -> bool {
     if let Some(receipt) = incident.receipt() {
@@ -122,7 +133,7 @@ fn unread(incident: &Incident, evidence: &Evidence<'_>, why: &Arc<str>, thought:
         Power::On { .. } | Power::Absent => evidence.cycle.now,
     };
     if evidence.cycle.now.since(since) > evidence.cycle.policy.fence.held_within * 3 {
-        thought.hold(Gate::Fence, format!("{NOT_HELD}: {why}; {}", by_hand(incident)));
+        thought.hold(Gate::Fence, format!("{NOT_HELD}: {why}; {}", by_hand(evidence)));
     }
     thought.stay_held(incident, Gate::Fence, NOT_HELD);
 }
@@ -133,8 +144,13 @@ const NOT_HELD: &str = "the fence is not held";
 /// While its own BMC says On, nobody's word makes it off.
 const AT_THE_HOST: &str = "switch it off at the host, and it goes on once its BMC says Off";
 
-fn by_hand(incident: &Incident) -> String {
-    format!("if {host} is certainly off: tandem fence {host} --manual --reason ...", host = incident.host())
+fn by_hand(evidence: &Evidence<'_>) -> String {
+    let host = evidence.host;
+    if evidence.cycle.policy.of(host).methods.contains(&Method::Manual) {
+        format!("if {host} is certainly off: tandem fence {host} --manual --reason ...")
+    } else {
+        "nobody may say so by hand (\"manual\" is not among fencing.methods)".to_owned()
+    }
 }
 
 fn obtain(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
@@ -152,13 +168,13 @@ fn obtain(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_
         }),
         PowerProof::OffJustNow { .. } => {}
         PowerProof::Contradicted { by } => {
-            thought.hold(Gate::Contradiction, format!("its BMC says Off, but {by}; {}", by_hand(incident)));
+            thought.hold(Gate::Contradiction, format!("its BMC says Off, but {by}; {}", by_hand(evidence)));
         }
         PowerProof::On { at } if methods.contains(&Method::Redfish) => switch_off(incident, evidence, at, thought),
         PowerProof::On { .. } => thought.hold(Gate::Fence, format!("its power is on; {AT_THE_HOST}")),
         PowerProof::None { why, since } => {
             if since.is_none_or(|since| evidence.cycle.now.since(since) > evidence.cycle.policy.fence.held_within) {
-                thought.hold(Gate::Fence, format!("{why}; {}", by_hand(incident)));
+                thought.hold(Gate::Fence, format!("{why}; {}", by_hand(evidence)));
             }
         }
     }

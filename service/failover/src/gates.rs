@@ -2,13 +2,12 @@
 //!
 //! One more of the design will stand here: *not dumping* (kdump).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::Cycle;
 use crate::evidence::Evidence;
 use crate::ledger::{Incident, Kind, Outcome, Phase};
-use crate::names::Host;
+use crate::names::{BootId, Host};
 use crate::reintegration::is_ours;
 
 /// What may hold an incident. The first few are judged before a fence; the others where they arise.
@@ -98,9 +97,12 @@ pub(crate) fn judge(evidence: &Evidence<'_>, incident: Option<&Incident>) -> Vec
     ]
 }
 
-/// The first gate that holds and that nobody has overruled.
-pub(crate) fn held<'v>(verdicts: &'v [Verdict], released: &BTreeSet<Gate>) -> Option<&'v Verdict> {
-    verdicts.iter().find(|verdict| !verdict.passed && !released.contains(&verdict.gate))
+/// The gate that holds it and that nobody has overruled: the one that does so already, or the first. So a host that was in repair before a mass
+/// failure is held for that, and one that somebody disables amid the failure is held, and counted, for the failure.
+pub(crate) fn held<'v>(verdicts: &'v [Verdict], incident: &Incident) -> Option<&'v Verdict> {
+    let mut holding = verdicts.iter().filter(|it| !it.passed && !incident.released.contains(&it.gate));
+    let already = incident.hold.as_ref().map(|hold| hold.gate);
+    holding.clone().find(|verdict| Some(verdict.gate) == already).or_else(|| holding.next())
 }
 
 pub(crate) fn armed(cycle: &Cycle<'_>) -> Result<String, String> {
@@ -122,40 +124,49 @@ pub(crate) fn we_see(cycle: &Cycle<'_>) -> Result<String, String> {
     Ok("Nova and Keystone answer".to_owned())
 }
 
-/// Hosts silent, suspected or fenced lately stay under a share of all, overall and in each group of the host. One host is never a mass failure.
+/// Hosts in trouble stay under a share of all, overall and in each group of the host. One host is never a mass failure.
 fn not_everybody(evidence: &Evidence<'_>) -> Result<String, String> {
     let cycle = evidence.cycle;
-    let troubled: BTreeSet<&Host> =
-        cycle.seen.hosts.keys().filter(|host| *host == evidence.host || in_trouble(cycle, host)).collect();
+    let is_troubled = |host: &Host| host == evidence.host || cycle.troubled().contains(host);
+    let troubled = cycle.troubled().len() + usize::from(!cycle.troubled().contains(evidence.host));
     let percent = u64::from(cycle.policy.mass_failure_percent);
     let too_many = |few: usize, all: usize| few > 1 && few as u64 * 100 >= percent * all as u64;
     let all = cycle.seen.hosts.len();
-    if too_many(troubled.len(), all) {
-        return Err(format!("{} of {all} hosts are in trouble", troubled.len()));
+    if too_many(troubled, all) {
+        return Err(format!("{troubled} of {all} hosts are in trouble"));
     }
     for group in &evidence.seen.groups {
         let members = cycle.seen.hosts.iter().filter(|(_, seen)| seen.groups.contains(group));
         let (mut few, mut all) = (0, 0);
         for (host, _) in members {
             all += 1;
-            few += usize::from(troubled.contains(host));
+            few += usize::from(is_troubled(host));
         }
         if too_many(few, all) {
             return Err(format!("{few} of {all} hosts of {group} are in trouble"));
         }
     }
-    Ok(format!("{} of {all} hosts in trouble", troubled.len()))
+    Ok(format!("{troubled} of {all} hosts in trouble"))
 }
 
-fn in_trouble(cycle: &Cycle<'_>, host: &Host) -> bool {
-    let silent = cycle.evidence(host).is_some_and(|evidence| evidence.all_silent(cycle.policy.suspect_after));
-    silent
-        || cycle.ledger.incidents_of(host).any(|incident| {
-            let lately = |receipt: &crate::fence::FenceReceipt| {
-                cycle.now.since(receipt.read_at) <= cycle.policy.mass_failure_window
-            };
-            matches!(incident.phase, Phase::Confirmed | Phase::Fencing) || incident.receipts.iter().any(lately)
-        })
+/// Silent, suspected or fenced, since not longer ago than the window; and whatever is still to be judged. A host whose death was seen to long ago,
+/// or that somebody has taken out of service and switched off, says nothing of the others.
+pub(crate) fn in_trouble(cycle: &Cycle<'_>, host: &Host) -> bool {
+    let lately = |moment| cycle.now.since(moment) <= cycle.policy.mass_failure_window;
+    let Some(evidence) = cycle.evidence(host) else { return false };
+    let is_silent = evidence.all_silent(cycle.policy.suspect_after);
+    let fell_silent = evidence.last_life().unwrap_or_default().max(cycle.seen.view.unbroken_since);
+    let is_unjudged = |incident: &Incident| {
+        let is_held = incident.hold.as_ref().is_some_and(|hold| hold.gate == Gate::NotEverybody);
+        let is_taken_for_dead = is_silent || incident.phase != Phase::Suspected;
+        incident.phase.is_before_the_fence()
+            && (lately(incident.opened) || is_held || (is_taken_for_dead && !evidence.is_out_of_service()))
+    };
+    (is_silent && lately(fell_silent))
+        || cycle
+            .ledger
+            .incidents_of(host)
+            .any(|incident| is_unjudged(incident) || incident.receipts.iter().any(|receipt| lately(receipt.read_at)))
 }
 
 /// Only outages that were fenced count: what cancels itself costs nothing.
@@ -201,6 +212,11 @@ pub(crate) fn not_maintained(evidence: &Evidence<'_>, incident: Option<&Incident
 
 impl Incident {
     pub(crate) fn is_reboot(&self) -> bool {
-        matches!(self.kind, Kind::Reboot(_))
+        matches!(self.kind, Kind::Reboot(_) | Kind::FoundRebooted(_))
+    }
+
+    /// Whether it is a reboot into this boot.
+    pub(crate) fn is_of(&self, boot: BootId) -> bool {
+        matches!(self.kind, Kind::Reboot(id) | Kind::FoundRebooted(id) if id == boot)
     }
 }

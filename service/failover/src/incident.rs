@@ -8,8 +8,11 @@ use crate::evidence::{Evidence, PowerProof, join};
 use crate::gates::{self, Gate, Verdict};
 use crate::ledger::{Incident, Kind, Outcome, Phase, Restart, RestartState};
 use crate::names::{InstanceId, Time};
-use crate::observation::{InstanceSeen, Listing, Task, VmState};
+use crate::observation::{BootSeen, InstanceSeen, Listing, Task, VmState};
 use crate::{Cycle, evacuation, fence, reintegration};
+
+/// Within this nova-compute has told Nova which guests run: its `sync_power_state_interval`, and the minute by which its first turn may be put off.
+const SYNC: Duration = Duration::from_secs(660);
 
 /// What is thought about one incident in one cycle.
 pub(crate) struct Thought<'a> {
@@ -78,7 +81,7 @@ pub(crate) fn step(incident: &Incident, cycle: &Cycle<'_>) -> Vec<Decision> {
     match cycle.evidence(incident.host()) {
         None => match gates::we_see(cycle) {
             Err(why) => thought.hold(Gate::WeSee, why),
-            Ok(_) => thought.hold(Gate::Evidence, "Nova no longer lists this compute service".to_owned()),
+            Ok(_) => unlisted(incident, &mut thought),
         },
         Some(evidence) => match cycle.namesake(incident.host()) {
             // Heartbeats, BMC and TCP go by the name: nobody knows whose they are.
@@ -103,6 +106,27 @@ pub(crate) fn step(incident: &Incident, cycle: &Cycle<'_>) -> Vec<Decision> {
     }
     decisions
 }
+
+/// Somebody has deleted its compute service. Nova lets nobody do that while instances are on it.
+fn unlisted(incident: &Incident, thought: &mut Thought<'_>) {
+    let outcome = match incident.phase {
+        Phase::Suspected | Phase::Confirmed | Phase::Fencing => Outcome::Cancelled,
+        Phase::RestartingGuests => Outcome::Rebooted,
+        Phase::Recovered | Phase::PartlyRecovered | Phase::HostReturned | Phase::Reintegrating | Phase::Closed => {
+            reintegration::outcome(incident)
+        }
+        Phase::Fenced | Phase::ForcedDown | Phase::Evacuating => {
+            let why = format!(
+                "{UNLISTED}, so its instances cannot be followed: `tandem release {} --reason ...` closes it",
+                incident.id
+            );
+            return thought.hold(Gate::Evidence, why);
+        }
+    };
+    thought.record(Decision::Close { id: incident.id.clone(), outcome, why: UNLISTED.into() });
+}
+
+pub(crate) const UNLISTED: &str = "Nova no longer lists this compute service";
 
 fn think(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
     match incident.phase {
@@ -131,7 +155,7 @@ fn answers_again(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Tho
     if let Some(boot) = evidence.reboot() {
         thought.record(Decision::Kind {
             id: incident.id.clone(),
-            kind: Kind::Reboot(boot.id),
+            kind: kind_of(boot, evidence),
             why: format!("{} has booted by itself: nothing is fenced or moved", incident.host()).into(),
         });
         thought.record(Decision::Boot { host: incident.host().clone(), boot: boot.id });
@@ -147,15 +171,29 @@ fn answers_again(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Tho
         return false;
     }
     let why = format!("{} answers again", incident.host());
+    let boot = evidence.record.and_then(|record| record.boot);
+    if let Some(boot) = boot.filter(|_| incident.restarts.values().any(|restart| !restart.state.is_settled())) {
+        let why = format!("{why}, in the boot whose guests were being started").into();
+        thought.record(Decision::Kind { id: incident.id.clone(), kind: Kind::FoundRebooted(boot), why });
+        thought.enter(incident, Phase::RestartingGuests, "what does not run yet is still to be started");
+        return true;
+    }
     thought.record(Decision::Close { id: incident.id.clone(), outcome: Outcome::Cancelled, why: why.into() });
     true
+}
+
+fn kind_of(boot: BootSeen, evidence: &Evidence<'_>) -> Kind {
+    let (policy, now) = (evidence.cycle.policy, evidence.cycle.now);
+    let watched = boot.heard.since(evidence.cycle.seen.view.unbroken_since) > policy.suspect_after;
+    let lately = now.since(boot.heard) < policy.evacuation.unknown / 3;
+    if watched && lately { Kind::Reboot(boot.id) } else { Kind::FoundRebooted(boot.id) }
 }
 
 fn suspected(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
     if incident.is_reboot() {
         return rebooted(incident, evidence, thought);
     }
-    if answers_again(incident, evidence, thought) {
+    if fence::void_if_broken(incident, evidence, thought) || answers_again(incident, evidence, thought) {
         return;
     }
     match proof_of_death(incident, evidence) {
@@ -181,7 +219,7 @@ fn proof_of_death(incident: &Incident, evidence: &Evidence<'_>) -> Result<String
 }
 
 fn confirmed(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
-    if answers_again(incident, evidence, thought) {
+    if fence::void_if_broken(incident, evidence, thought) || answers_again(incident, evidence, thought) {
         return;
     }
     if let Err(why) = proof_of_death(incident, evidence) {
@@ -195,7 +233,7 @@ fn confirmed(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought
         };
     }
     let verdicts = gates::judge(evidence, Some(incident));
-    let held = gates::held(&verdicts, &incident.released).map(|verdict| (verdict.gate, verdict.why.to_string()));
+    let held = gates::held(&verdicts, incident).map(|verdict| (verdict.gate, verdict.why.to_string()));
     if Verdict::turned(&incident.gates, &verdicts) {
         thought.record(Decision::Gates { id: incident.id.clone(), verdicts });
     }
@@ -210,7 +248,7 @@ fn fencing(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'
         if fence::step(incident, evidence, thought) {
             thought.enter(incident, Phase::Fenced, "the fence is confirmed");
         }
-    } else if !evidence.heard_on().is_empty() {
+    } else if !evidence.heard_on().is_empty() || evidence.reports_to_nova_twice_since(incident.phase_since) {
         heard_while_fencing(incident, evidence, thought);
     } else if !stopped_at_a_gate(incident, evidence, thought) {
         fence::step(incident, evidence, thought);
@@ -223,14 +261,20 @@ fn heard_while_fencing(incident: &Incident, evidence: &Evidence<'_>, thought: &m
         fence::step(incident, evidence, thought);
         return;
     }
-    // What was sent may still be carried out: until the power has been read after it, the host counts as neither alive nor dead.
+    // What was sent may still be carried out: until the power has been read after it, or long enough, the host counts as neither alive nor dead.
     let on_its_way = incident.power_off.as_ref().is_some_and(|call| {
-        let limit = evidence.cycle.policy.fence.limit;
-        let over = call.answer.as_ref().map_or(call.begun + limit, |(at, _)| *at);
-        !matches!(evidence.power(), PowerProof::On { at } if at > over + limit / 2)
+        let policy = &evidence.cycle.policy.fence;
+        let over = call.answer.as_ref().map_or(call.begun + policy.limit, |(at, _)| *at);
+        let was_read = matches!(evidence.power(), PowerProof::On { at } if at > over + policy.limit / 2);
+        !was_read && evidence.cycle.now < over + policy.slow_retry
     });
-    if !on_its_way && !answers_again(incident, evidence, thought) {
-        let why = format!("it is heard on {}", join(&evidence.heard_on()));
+    if on_its_way {
+        let why = "it is heard, and its BMC was told to switch it off: waiting for what the BMC says of that";
+        thought.hold(Gate::Fence, why.to_owned());
+    } else if !answers_again(incident, evidence, thought) {
+        let heard = evidence.heard_on();
+        let reports = "its nova-compute reports to Nova".to_owned();
+        let why = if heard.is_empty() { reports } else { format!("it is heard on {}", join(&heard)) };
         thought.enter(incident, Phase::Suspected, why);
     }
 }
@@ -238,7 +282,7 @@ fn heard_while_fencing(incident: &Incident, evidence: &Evidence<'_>, thought: &m
 /// Each power-off is a decision: what came up since the first one counts, too.
 fn stopped_at_a_gate(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) -> bool {
     let verdicts = gates::judge(evidence, Some(incident));
-    let held = gates::held(&verdicts, &incident.released).map(|verdict| (verdict.gate, verdict.why.to_string()));
+    let held = gates::held(&verdicts, incident).map(|verdict| (verdict.gate, verdict.why.to_string()));
     if Verdict::turned(&incident.gates, &verdicts) && held.is_some() {
         thought.record(Decision::Gates { id: incident.id.clone(), verdicts });
     }
@@ -340,11 +384,11 @@ fn rebooted(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<
 fn restarting_guests(incident: &Incident, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
     if evidence.all_silent(evidence.cycle.policy.silence) {
         let why = format!("{} fell silent again", incident.host());
-        return thought.record(Decision::Close {
-            id: incident.id.clone(),
-            outcome: Outcome::Rebooted,
-            why: why.into(),
-        });
+        thought.record(Decision::Kind { id: incident.id.clone(), kind: Kind::Outage, why: why.clone().into() });
+        return thought.enter(incident, Phase::Suspected, why);
+    }
+    if let Some(boot) = evidence.seen.boot.filter(|boot| !evidence.heard_on().is_empty() && !incident.is_of(boot.id)) {
+        return rebooted_again(incident, boot, evidence, thought);
     }
     if incident.restarts.values().all(|restart| restart.state.is_settled()) {
         let why = restarted(incident);
@@ -372,6 +416,22 @@ fn restarting_guests(incident: &Incident, evidence: &Evidence<'_>, thought: &mut
     for (id, restart) in in_order(incident, listing) {
         restart_one(incident, evidence, (id, restart), &mut room, thought);
     }
+}
+
+/// So quickly that it was not missed in between: what had been started is gone once more.
+fn rebooted_again(incident: &Incident, boot: BootSeen, evidence: &Evidence<'_>, thought: &mut Thought<'_>) {
+    let why: Arc<str> = format!("{} has booted by itself once more", incident.host()).into();
+    thought.record(Decision::Kind { id: incident.id.clone(), kind: kind_of(boot, evidence), why: why.clone() });
+    let gone = incident.restarts.iter().filter(|(_, it)| !matches!(it.state, RestartState::Named { .. }));
+    for (instance, restart) in gone {
+        thought.record(Decision::Restart {
+            id: incident.id.clone(),
+            instance: *instance,
+            name: restart.name.clone(),
+            state: RestartState::Waiting { not_before: evidence.cycle.now },
+        });
+    }
+    thought.enter(incident, Phase::RestartingGuests, why);
 }
 
 /// Those that do not run yet: the more important first, then the older.
@@ -404,23 +464,30 @@ fn restart_one(
     let Some(seen) = listing.instances.get(&id) else {
         return thought.record(named("it is on this host no more"));
     };
-    // Before Nova has taken the order what it shows may be as old as the reboot.
-    let answered = restart.request.is_some() || now.since(restart.asked.unwrap_or_default()) > policy.unknown / 3;
     match &restart.state {
-        RestartState::Asked if answered && looked_after(restart.asked.unwrap_or_default()) && runs(seen) => {
+        // Before Nova has taken the order what it shows may be as old as the reboot.
+        RestartState::Asked
+            if restart.request.is_some() && looked_after(restart.asked.unwrap_or_default()) && runs(seen) =>
+        {
             thought.record(becomes(RestartState::Running));
         }
         RestartState::Asked if now.since(restart.asked.unwrap_or_default()) > policy.unknown => {
             thought.record(becomes(RestartState::Waiting { not_before: now }));
         }
+        // Somebody may have started it. Or Nova has not noticed yet that it does not run: its word counts once nova-compute is back for a while.
+        RestartState::Waiting { not_before } if runs(seen) && !booted_before_our_eyes(incident, evidence) => {
+            if *not_before <= incident.phase_since {
+                thought.record(becomes(RestartState::Waiting { not_before: now }));
+            } else if looked_after(*not_before + SYNC) {
+                thought.record(becomes(RestartState::Running));
+            }
+        }
         RestartState::Waiting { not_before }
-            if looked_after(*not_before) && now >= *not_before + retry(restart, policy.retry) =>
+            if restart.attempt == 0 && looked_after(incident.phase_since)
+                || looked_after(*not_before) && now >= *not_before + policy.retry =>
         {
             if restart.attempt >= policy.attempts {
                 return thought.record(named("it did not start"));
-            }
-            if runs(seen) && !booted_before_our_eyes(evidence) {
-                return thought.record(becomes(RestartState::Running));
             }
             let Some(how) = how(seen) else {
                 if now.since(incident.phase_since) > policy.unknown {
@@ -437,15 +504,11 @@ fn restart_one(
     }
 }
 
-fn retry(restart: &Restart, pause: Duration) -> Duration {
-    if restart.attempt == 0 { Duration::ZERO } else { pause }
-}
-
 /// Whether the boot was seen as it happened, and lately. Otherwise somebody may have started the guest since, and Nova's word that it runs counts.
-fn booted_before_our_eyes(evidence: &Evidence<'_>) -> bool {
-    let (policy, now) = (evidence.cycle.policy, evidence.cycle.now);
-    let watched = |heard: Time| heard.since(evidence.cycle.seen.view.unbroken_since) > policy.suspect_after;
-    evidence.seen.boot.is_some_and(|boot| watched(boot.heard) && now.since(boot.heard) < policy.evacuation.unknown)
+fn booted_before_our_eyes(incident: &Incident, evidence: &Evidence<'_>) -> bool {
+    let Kind::Reboot(seen) = incident.kind else { return false };
+    let is_this_one = evidence.seen.boot.is_none_or(|boot| boot.id == seen);
+    is_this_one && evidence.cycle.now.since(incident.phase_since) < evidence.cycle.policy.evacuation.unknown
 }
 
 fn runs(seen: &InstanceSeen) -> bool {

@@ -16,11 +16,21 @@ use crate::observation::ChannelKind;
 pub struct Ledger {
     /// A new database starts disarmed: everything is watched, nothing is done.
     pub armed: bool,
+    /// Who said so last; None on a new database.
+    pub arming: Option<Arming>,
     /// Until when nobody else acts. Everything that is sent must be sent before.
     pub lease_until: Time,
     pub hosts: BTreeMap<Host, HostRecord>,
     /// The open ones, and those that the flapping and mass failure gates still count.
     pub incidents: BTreeMap<IncidentId, Incident>,
+}
+
+/// The last order to arm or disarm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arming {
+    pub by: Arc<str>,
+    pub why: Arc<str>,
+    pub at: Time,
 }
 
 /// What was learned of a host while it was well.
@@ -72,6 +82,8 @@ pub enum Kind {
     Outage,
     /// The host booted by itself before it was fenced: nothing is fenced or moved, what it ran is started again.
     Reboot(BootId),
+    /// The same, but it was not seen as it happened: how long ago it was, and who has started its guests since, is not known.
+    FoundRebooted(BootId),
 }
 
 /// ```text
@@ -369,8 +381,17 @@ impl Ledger {
                 let incident = Incident::opened(id.clone(), Kind::Outage, why.clone(), now);
                 self.incidents.insert(id.clone(), incident);
             }
-            Decision::Arm { armed, .. } => self.armed = *armed,
-            Decision::Kind { id, kind, .. } => self.incident(id).kind = *kind,
+            Decision::Arm { armed, by, why } => {
+                self.armed = *armed;
+                self.arming = Some(Arming { by: by.clone(), why: why.clone(), at: now });
+            }
+            Decision::Kind { id, kind, .. } => {
+                let incident = self.incident(id);
+                incident.kind = *kind;
+                for restart in incident.restarts.values_mut() {
+                    (restart.attempt, restart.request, restart.asked) = (0, None, None); // of another boot
+                }
+            }
             Decision::Phase { id, to, .. } => enter(self.incident(id), *to, now),
             Decision::Hold { id, gate, why } => {
                 self.incident(id).hold = Some(Hold { gate: *gate, why: why.clone(), since: now });
@@ -417,7 +438,6 @@ impl Ledger {
                 enter(incident, Phase::Closed, now);
                 (incident.outcome, incident.closed, incident.hold) = (Some(*outcome), Some(now), None);
             }
-            Decision::Note { .. } => {}
             Decision::Act(act) => self.begin(now, act),
         }
     }
@@ -507,7 +527,11 @@ impl Ledger {
 
     /// Forgets closed incidents that no gate counts any more.
     pub fn forget_before(&mut self, then: Time) {
-        self.incidents.retain(|_, incident| incident.closed.is_none_or(|closed| closed >= then));
+        let counts = |incident: &Incident, closed| {
+            let was_harmless = matches!(incident.outcome, Some(Outcome::Cancelled | Outcome::Rebooted));
+            closed >= then && !(was_harmless && incident.receipts.is_empty())
+        };
+        self.incidents.retain(|_, incident| incident.closed.is_none_or(|closed| counts(incident, closed)));
     }
 
     fn host(&mut self, host: &Host) -> &mut HostRecord {
@@ -553,6 +577,9 @@ fn none_later(incident: &mut Incident, now: Time) {
 fn enter(incident: &mut Incident, phase: Phase, now: Time) {
     if phase == Phase::Confirmed || phase == Phase::Suspected {
         incident.power_off = None;
+    }
+    if phase == Phase::Fenced {
+        incident.restarts.clear(); // they are moved
     }
     (incident.phase, incident.phase_since) = (phase, now);
 }

@@ -32,8 +32,8 @@ pub use evacuation::{Proofs, looks_wanted};
 pub use fence::{FenceReceipt, Proof};
 pub use gates::{Gate, Verdict};
 pub use ledger::{
-    Binding, Call, CallAnswer, Hold, HostRecord, Incident, Kind, Ledger, Move, MoveState, Outcome, Phase, Restart,
-    RestartState,
+    Arming, Binding, Call, CallAnswer, Hold, HostRecord, Incident, Kind, Ledger, Move, MoveState, Outcome, Phase,
+    Restart, RestartState,
 };
 pub use names::{BootId, GroupId, Host, IncidentId, InstanceId, MigrationId, SystemId, Time};
 pub use observation::{
@@ -45,16 +45,18 @@ pub use plan::{FencePlan, InstancePlan, Plan, Standing, plan, standing};
 pub use policy::{EvacuationPolicy, FencePolicy, HostPolicy, Method, Policy};
 pub use reintegration::disabled_reason;
 
-use std::collections::BTreeSet;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use evidence::Evidence;
+use evidence::{Evidence, Hearing};
 
 /// What to record now, and to do once it is recorded. Nothing if the lease has ended: somebody else decides.
 pub fn decide(now: Time, seen: &Observation, ledger: &Ledger, policy: &Policy) -> Vec<Decision> {
     if now >= ledger.lease_until {
         return Vec::new();
     }
-    let cycle = Cycle { now, seen, ledger, policy };
+    let cycle = Cycle::new(now, seen, ledger, policy);
     let mut decisions = Vec::new();
     for host in seen.hosts.keys() {
         cycle.learn(host, &mut decisions);
@@ -81,9 +83,27 @@ struct Cycle<'a> {
     seen: &'a Observation,
     ledger: &'a Ledger,
     policy: &'a Policy,
+    /// Counted once: when a network fails, each of a thousand hosts asks for it.
+    troubled: OnceCell<BTreeSet<Host>>,
+    hearing: OnceCell<BTreeMap<Arc<str>, Hearing>>,
 }
 
-impl Cycle<'_> {
+impl<'a> Cycle<'a> {
+    fn new(now: Time, seen: &'a Observation, ledger: &'a Ledger, policy: &'a Policy) -> Self {
+        Self { now, seen, ledger, policy, troubled: OnceCell::new(), hearing: OnceCell::new() }
+    }
+
+    /// Hosts that are silent, suspected or were fenced lately.
+    fn troubled(&self) -> &BTreeSet<Host> {
+        let troubled = || self.seen.hosts.keys().filter(|host| gates::in_trouble(self, host)).cloned().collect();
+        self.troubled.get_or_init(troubled)
+    }
+
+    /// How many channels there are on each network, and how many of them are silent.
+    fn hearing(&self) -> &BTreeMap<Arc<str>, Hearing> {
+        self.hearing.get_or_init(|| evidence::hearing(self))
+    }
+
     fn evidence<'b>(&'b self, host: &'b Host) -> Option<Evidence<'b>> {
         let (host, seen) = self.seen.hosts.get_key_value(host)?;
         Some(Evidence { cycle: self, host, seen, record: self.ledger.hosts.get(host) })

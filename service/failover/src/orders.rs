@@ -7,17 +7,18 @@ use crate::Cycle;
 use crate::decision::Decision;
 use crate::evidence::join;
 use crate::fence::{FenceReceipt, Proof};
-use crate::gates::Gate;
-use crate::ledger::{Ledger, MoveState, Phase};
+use crate::gates::{self, Gate};
+use crate::incident::UNLISTED;
+use crate::ledger::{Ledger, MoveState, Outcome, Phase};
 use crate::names::{Host, IncidentId, Time};
 use crate::observation::{Observation, Power};
-use crate::policy::Policy;
+use crate::policy::{Method, Policy};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     Arm,
     Disarm,
-    /// Overrule the gates that hold an incident, or look once more at the instances that it left.
+    /// Overrule the gates that hold an incident, or look once more at the instances that it left, or close it if Nova no longer lists the host.
     Release(IncidentId),
     /// The host is certainly off: a person has made sure.
     ManualFence(Host),
@@ -37,7 +38,7 @@ pub fn order(
     by: &Arc<str>,
     why: &Arc<str>,
 ) -> Result<Vec<Decision>, Refusal> {
-    let cycle = Cycle { now, seen, ledger, policy };
+    let cycle = Cycle::new(now, seen, ledger, policy);
     match order {
         Order::Arm | Order::Disarm => {
             Ok(vec![Decision::Arm { armed: *order == Order::Arm, by: by.clone(), why: why.clone() }])
@@ -50,6 +51,10 @@ pub fn order(
 fn release(cycle: &Cycle<'_>, id: &IncidentId, by: &Arc<str>, why: &Arc<str>) -> Result<Vec<Decision>, Refusal> {
     let incident = cycle.ledger.incidents.get(id).filter(|incident| incident.is_open());
     let incident = incident.ok_or_else(|| Refusal("the incident is closed".to_owned()))?;
+    if cycle.evidence(incident.host()).is_none() && gates::we_see(cycle).is_ok() {
+        let why = format!("{UNLISTED}; closed by {by}: {why}").into();
+        return Ok(vec![Decision::Close { id: id.clone(), outcome: Outcome::PartlyRecovered, why }]);
+    }
     let held = incident.hold.as_ref().map(|hold| hold.gate);
     let left = incident.moves.values().any(|moving| matches!(moving.state, MoveState::Named { .. }));
     let again = left && matches!(incident.phase, Phase::Evacuating | Phase::PartlyRecovered);
@@ -73,6 +78,11 @@ fn release(cycle: &Cycle<'_>, id: &IncidentId, by: &Arc<str>, why: &Arc<str>) ->
 
 fn manual_fence(cycle: &Cycle<'_>, host: &Host, by: &Arc<str>, why: &Arc<str>) -> Result<Vec<Decision>, Refusal> {
     let evidence = cycle.evidence(host).ok_or_else(|| Refusal(format!("Nova lists no compute service of {host}")))?;
+    if !cycle.policy.of(host).methods.contains(&Method::Manual) {
+        return Err(Refusal(
+            "\"manual\" is not among fencing.methods: the administrator lets nobody say so".to_owned(),
+        ));
+    }
     let heard = evidence.heard_on();
     if !heard.is_empty() {
         return Err(Refusal(format!("{host} is alive: it is heard on {}", join(&heard))));

@@ -38,7 +38,7 @@ pub struct InstancePlan {
 
 /// A dry run. None if Nova lists no such host. Needs the host's instances in `seen`.
 pub fn plan(now: Time, seen: &Observation, ledger: &Ledger, policy: &Policy, host: &Host) -> Option<Plan> {
-    let cycle = Cycle { now, seen, ledger, policy };
+    let cycle = Cycle::new(now, seen, ledger, policy);
     let evidence = cycle.evidence(host)?;
     let gates = gates::judge(&evidence, ledger.open_incident(host));
     let fence: Vec<FencePlan> = policy.of(host).methods.iter().map(|method| ready(*method, &evidence)).collect();
@@ -57,7 +57,8 @@ pub fn plan(now: Time, seen: &Observation, ledger: &Ledger, policy: &Policy, hos
         (None, Some(FencePlan { method: Method::Redfish, .. })) => {
             format!("switch it off and evacuate {moved} of {} instances", instances.len())
         }
-        (None, _) => {
+        (None, None) => "wait for a fence: none of fencing.methods is ready".to_owned(),
+        (None, Some(_)) => {
             format!("wait for a person to say that it is off, then evacuate {moved} of {} instances", instances.len())
         }
     };
@@ -84,7 +85,7 @@ pub struct Standing {
 }
 
 pub fn standing(now: Time, seen: &Observation, ledger: &Ledger, policy: &Policy, host: &Host) -> Option<Standing> {
-    let cycle = Cycle { now, seen, ledger, policy };
+    let cycle = Cycle::new(now, seen, ledger, policy);
     let evidence = cycle.evidence(host)?;
     let Some(incident) = ledger.open_incident(host) else { return Some(without_incident(&evidence)) };
     if let Some(hold) = &incident.hold {

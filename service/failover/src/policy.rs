@@ -83,6 +83,11 @@ pub enum Method {
 }
 
 impl Policy {
+    /// How long a closed incident is counted by one of the gates.
+    pub fn memory(&self) -> Duration {
+        self.flap_window.max(self.quiet).max(self.mass_failure_window)
+    }
+
     pub fn of(&self, host: &Host) -> &HostPolicy {
         self.hosts.get(host).unwrap_or(&self.other_hosts)
     }
@@ -124,9 +129,9 @@ impl Default for FencePolicy {
 impl Default for EvacuationPolicy {
     fn default() -> Self {
         Self {
-            in_flight: 8,
-            per_destination: 4,
-            per_source: 8,
+            in_flight: 32,
+            per_destination: 5,
+            per_source: 10,
             attempts: 3,
             retry: Duration::from_secs(5),
             unknown: Duration::from_secs(180),

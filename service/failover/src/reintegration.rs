@@ -114,7 +114,7 @@ pub(crate) fn settled_phase(incident: &Incident) -> Phase {
     }
 }
 
-fn outcome(incident: &Incident) -> Outcome {
-    let named = incident.moves.values().any(|moving| matches!(moving.state, MoveState::Named { .. }));
-    if named { Outcome::PartlyRecovered } else { Outcome::Recovered }
+pub(crate) fn outcome(incident: &Incident) -> Outcome {
+    let all_moved = incident.moves.values().all(|moving| moving.state == MoveState::Moved);
+    if all_moved { Outcome::Recovered } else { Outcome::PartlyRecovered }
 }

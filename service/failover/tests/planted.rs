@@ -13,14 +13,14 @@ const CAUGHT: &[(Bend, u64, &str)] = &[
     (Bend::ActsAfterTheLease, 11, "leads no more"),
     (Bend::BlindTakenForSeeing, 42, "blind, and yet"),
     (Bend::MassFailureGateDropped, 149, "are switched off within"),
-    (Bend::MaintenanceGateDropped, 72, "is under maintenance"),
+    (Bend::MaintenanceGateDropped, 4, "is under maintenance"),
     (Bend::SilenceCountedFromTheStart, 28, "is to be switched off"),
     (Bend::LiveMigrationsForgotten, 9, "without a receipt"),
-    (Bend::EvacuationsForgotten, 22, "a second time"),
+    (Bend::EvacuationsForgotten, 25, "a second time"),
     (Bend::DisarmedIgnored, 14, "disarmed, and yet"),
     (Bend::UnboundBmcBelieved, 16, "has a receipt and is on"),
     (Bend::OneSilentNetworkIsEnough, 20, "lives and is to be switched off"),
-    (Bend::DestinationNotFenced, 21, "without a receipt"),
+    (Bend::DestinationNotFenced, 19, "without a receipt"),
     (Bend::OptOutIgnored, 1, "against its owner's will"),
     (Bend::LocalDiskIgnored, 1, "loses its disk"),
     (Bend::InstanceOverlooked, 2, "it has no move"),
@@ -28,14 +28,22 @@ const CAUGHT: &[(Bend, u64, &str)] = &[
     (Bend::HoldTextsTick, 1, "never ends to decide"),
     (Bend::OthersDisablesUndone, 93, "somebody else had disabled"),
     (Bend::NeverTakenBack, 1, "though its host is well"),
+    (Bend::ContradictionIgnored, 4, "has a receipt and is on"),
+    (Bend::FlappingGateDropped, 5, "was taken back"),
+    (Bend::SegmentIgnored, 49, "its segment is disabled"),
+    (Bend::ForcedDownIgnored, 320, "(forced down)"),
+    (Bend::GuestNotStartedAgain, 2, "is not to be started again"),
+    (Bend::RebootsOverlooked, 8, "does not run since"),
+    (Bend::HoldsTooMuch, 4, "is held without a reason by mass failure"),
+    (Bend::HoldsNeverEnd, 2, "is held without a reason"),
 ];
 
 /// A few hundred days like those of `make sim`.
 #[test]
 fn the_core_survives_a_few_hundred_bad_days() {
     for seed in 1..=300 {
-        let violations = play(seed, Bend::None, false).violations;
-        assert!(violations.is_empty(), "make sim SEED={seed}: {violations:?}");
+        let outcome = play(seed, Bend::None, false);
+        assert!(outcome.is_well(), "make sim SEED={seed}: {:?}", outcome.violations);
     }
 }
 
@@ -43,6 +51,7 @@ fn the_core_survives_a_few_hundred_bad_days() {
 fn every_planted_fault_is_caught() {
     let find = std::env::var_os("FIND").is_some();
     assert_eq!(CAUGHT.len(), Bend::PLANTED.len());
+    let mut missed = String::new();
     for (bend, seed, what) in CAUGHT {
         if find && *seed != 0 {
             continue; // it has one: 0 asks for another
@@ -52,12 +61,16 @@ fn every_planted_fault_is_caught() {
             println!("    (Bend::{bend:?}, {}, \"{what}\"),", seeds.first().copied().unwrap_or_default());
             continue;
         }
-        assert!(catches(*bend, *seed, what), "{bend:?} is not caught in seed {seed}; FIND=1 looks for another");
-        let well = play(*seed, Bend::None, false).violations;
-        assert!(well.is_empty(), "seed {seed} without a fault: {well:?}");
+        if !catches(*bend, *seed, what) {
+            missed
+                .push_str(&format!("{bend:?} is not caught in seed {seed}; FIND=1 looks for another, if it says 0\n"));
+        }
+        let well = play(*seed, Bend::None, false);
+        assert!(well.is_well(), "seed {seed} without a fault: {:?}", well.violations);
     }
+    assert!(missed.is_empty(), "{missed}");
 }
 
 fn catches(bend: Bend, seed: u64, what: &str) -> bool {
-    play(seed, bend, false).violations.iter().any(|(_, said)| said.contains(what))
+    play(seed, bend, false).violations.iter().any(|broken| broken.what.contains(what))
 }

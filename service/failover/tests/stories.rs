@@ -1,9 +1,9 @@
-//! Every story of `scenarios/` is told as it stands there. `UPDATE=1` writes down what is told now.
+//! Every story of `scenarios/` is told as it stands there. `UPDATE=1` writes down what is told now, unless it breaks a promise.
 
 use std::fs;
 use std::path::Path;
 
-use crate::sim::story::{LINE, Story};
+use crate::sim::story::{BROKEN, LINE, Story};
 
 #[test]
 fn every_story_is_told_as_it_was_written_down() {
@@ -19,10 +19,10 @@ fn every_story_is_told_as_it_was_written_down() {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let story = Story::read(input).unwrap_or_else(|error| panic!("{name}: {error}"));
         let told = story.tell();
-        if told == expected {
+        if told == expected && !told.contains(BROKEN) {
             continue;
         }
-        if update {
+        if update && !told.contains(BROKEN) {
             fs::write(file, format!("{}\n{LINE}\n{told}", input.trim_end())).expect("the story is written");
         } else {
             wrong.push_str(&format!("{name}: was to be told\n{expected}and is told\n{told}\n"));

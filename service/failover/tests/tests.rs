@@ -4,3 +4,4 @@ mod planted;
 mod promises;
 mod sim;
 mod stories;
+mod unlisted;

@@ -1,12 +1,10 @@
 //! What is asked, taken apart: paths, queries, bodies. Whatever is wrong with them is said in a sentence.
 
+use super::ApiError;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
-use uuid::Uuid;
-
-use super::ApiError;
 
 /// The one variable part of the path, decoded.
 pub(super) struct Named(pub(super) String);
@@ -18,23 +16,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
         let named = Path::<String>::from_request_parts(parts, state).await;
         named.map(|Path(name)| Self(name)).map_err(|refusal| ApiError::new(refusal.status(), refusal.body_text()))
     }
-}
-
-/// The id of an incident.
-pub(super) struct IncidentKey(pub(super) Uuid);
-
-impl<S: Send + Sync> FromRequestParts<S> for IncidentKey {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Named(text) = Named::from_request_parts(parts, state).await?;
-        let key = Uuid::parse_str(&text);
-        key.map(Self).map_err(|_| ApiError::not_found(format!("there is no incident {text:?}: its id is a UUID")))
-    }
-}
-
-pub(super) fn no_such_incident(key: Uuid) -> ApiError {
-    ApiError::not_found(format!("there is no incident {key}"))
 }
 
 /// The query, in its order.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::State;
-use failover::{Channel, ChannelKind, Host, HostRecord, HostSeen, Incident, NovaSeen, Power, ServiceSeen, standing};
+use failover::{
+    Arming, Channel, ChannelKind, Host, HostRecord, HostSeen, Incident, NovaSeen, Power, ServiceSeen, standing,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -13,6 +15,13 @@ use super::view::sees;
 use super::{Api, ApiError, At};
 use crate::desk::Board;
 use crate::store::incident_uuid;
+
+#[derive(Debug, Serialize)]
+struct ArmingAnswer<'a> {
+    by: &'a str,
+    why: &'a str,
+    at: At,
+}
 
 #[derive(Debug, Serialize)]
 struct HostAnswer<'a> {
@@ -58,7 +67,14 @@ pub(super) async fn list(State(api): State<Api>) -> Json<Value> {
     let why = sees(&api, &board).err();
     let answered = board.seen.view.nova_answered.map(At);
     let view = json!({ "sees": why.is_none(), "why": why, "nova_answered_at": answered });
-    Json(json!({ "armed": board.ledger.armed, "view": view, "hosts": hosts(&board) }))
+    let ledger = &board.ledger;
+    let armed_by = ledger.arming.as_ref().map(arming);
+    Json(json!({ "armed": ledger.armed, "armed_by": armed_by, "view": view, "hosts": hosts(&board) }))
+}
+
+/// Who armed or disarmed last.
+fn arming(last: &Arming) -> ArmingAnswer<'_> {
+    ArmingAnswer { by: &last.by, why: &last.why, at: At(last.at) }
 }
 
 /// By their names: all that Nova lists, and those it lists no more while an incident of theirs is open.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::ask::{IncidentKey, Pairs, no_such_incident};
+use super::ask::{Named, Pairs};
 use super::{Api, ApiError, At};
 use crate::store::{Recorded, Which, incident_uuid, receipt_kind};
 
@@ -40,6 +40,15 @@ struct Counts {
     moving: usize,
     waiting: usize,
     named: usize,
+    #[serde(flatten)]
+    restarts: Option<RestartCounts>,
+}
+
+/// Of guests that a reboot stopped.
+#[derive(Debug, Default, Serialize)]
+struct RestartCounts {
+    asked: usize,
+    running: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,21 +115,62 @@ struct Line<'a> {
 
 pub(super) async fn list(State(api): State<Api>, Pairs(pairs): Pairs) -> Result<Json<Value>, ApiError> {
     let Wanted { which, host, limit } = Wanted::of(&pairs)?;
-    let incidents = api.store.incidents(which, host, limit).await?;
+    let mut incidents = api.store.incidents(which, host, limit + 1).await?;
+    let more = incidents.len() > limit as usize;
+    incidents.truncate(limit as usize);
     let incidents: Vec<Summary<'_>> = incidents.iter().map(summary).collect();
-    Ok(Json(json!({ "incidents": incidents })))
+    Ok(Json(json!({ "incidents": incidents, "more": more })))
 }
 
-pub(super) async fn show(State(api): State<Api>, IncidentKey(key): IncidentKey) -> Result<Json<Value>, ApiError> {
-    whole(&api, key).await
+pub(super) async fn show(State(api): State<Api>, Named(name): Named) -> Result<Json<Value>, ApiError> {
+    told(&api, &named(&api, &name).await?).await
+}
+
+/// The incident that is meant: by its id, by the host's name, or by the two that the log has, HOST/OUTAGE.
+pub(super) async fn named(api: &Api, wanted: &str) -> Result<Incident, ApiError> {
+    if let Ok(key) = Uuid::parse_str(wanted) {
+        let incident = api.store.incident(key).await?;
+        return incident.ok_or_else(|| ApiError::not_found(format!("there is no incident {key}")));
+    }
+    if let Some(incident) = of_host(api, wanted, None).await? {
+        return Ok(incident);
+    }
+    let pair = wanted.rsplit_once('/').and_then(|(host, outage)| Some((host, outage.parse().ok()?)));
+    let incident = match pair {
+        Some((host, outage)) => of_host(api, host, Some(outage)).await?,
+        None => None,
+    };
+    let forms = "its id is a UUID; HOST and HOST/OUTAGE will do where the host had one";
+    incident.ok_or_else(|| ApiError::not_found(format!("there is no incident {wanted:?}: {forms}")))
+}
+
+/// The open one, else the newest. A host that was set up anew counts its outages anew, under the same name.
+async fn of_host(api: &Api, host: &str, outage: Option<u32>) -> Result<Option<Incident>, ApiError> {
+    let is_meant = |incident: &Incident| outage.is_none_or(|outage| incident.id.outage == outage);
+    let mut open = api.store.incidents(Which::Open, Some(host), Wanted::MOST).await?;
+    open.retain(is_meant);
+    if open.len() > 1 {
+        let ids: Vec<String> = open.iter().map(|incident| incident_uuid(&incident.id).to_string()).collect();
+        let ids = ids.join(" and ");
+        return Err(ApiError::conflict(format!("{host:?} has several open incidents: name one by its id, {ids}")));
+    }
+    if let Some(incident) = open.pop() {
+        return Ok(Some(incident));
+    }
+    let newest = if outage.is_none() { 1 } else { Wanted::MOST };
+    Ok(api.store.incidents(Which::All, Some(host), newest).await?.into_iter().find(is_meant))
 }
 
 /// Everything about one incident, as it is recorded now.
 pub(super) async fn whole(api: &Api, key: Uuid) -> Result<Json<Value>, ApiError> {
-    let incident = api.store.incident(key).await?.ok_or_else(|| no_such_incident(key))?;
+    let incident = api.store.incident(key).await?;
+    told(api, &incident.ok_or_else(|| ApiError::not_found(format!("there is no incident {key}")))?).await
+}
+
+async fn told(api: &Api, incident: &Incident) -> Result<Json<Value>, ApiError> {
     let timeline = api.store.timeline(&incident.id).await?;
     let whole = Whole {
-        summary: summary(&incident),
+        summary: summary(incident),
         gates: incident.gates.iter().map(gate).collect(),
         receipts: incident.receipts.iter().map(receipt).collect(),
         moves: incident.moves.iter().map(|(instance, moving)| a_move(*instance, moving)).collect(),
@@ -180,7 +230,7 @@ fn summary(incident: &Incident) -> Summary<'_> {
         outage: incident.id.outage,
         kind: match incident.kind {
             Kind::Outage => "outage",
-            Kind::Reboot(_) => "reboot",
+            Kind::Reboot(_) | Kind::FoundRebooted(_) => "reboot",
         },
         phase: incident.phase.word(),
         outcome: incident.outcome.map(failover::Outcome::word),
@@ -197,7 +247,8 @@ fn summary(incident: &Incident) -> Summary<'_> {
 }
 
 fn counts(incident: &Incident) -> Counts {
-    let mut counts = Counts { total: incident.moves.len(), ..Counts::default() };
+    let total = incident.moves.len() + incident.restarts.len();
+    let mut counts = Counts { total, ..Counts::default() };
     for moving in incident.moves.values() {
         match moving.state {
             MoveState::Waiting { .. } => counts.waiting += 1,
@@ -206,6 +257,17 @@ fn counts(incident: &Incident) -> Counts {
             MoveState::Named { .. } => counts.named += 1,
         }
     }
+    let mut restarts = RestartCounts::default();
+    for restart in incident.restarts.values() {
+        match restart.state {
+            RestartState::Waiting { .. } => counts.waiting += 1,
+            RestartState::Asked => restarts.asked += 1,
+            RestartState::Running => restarts.running += 1,
+            RestartState::Named { .. } => counts.named += 1,
+        }
+    }
+    let rebooted = matches!(incident.kind, Kind::Reboot(_) | Kind::FoundRebooted(_)) || !incident.restarts.is_empty();
+    counts.restarts = rebooted.then_some(restarts);
     counts
 }
 

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use failover::{IncidentId, Order};
+use failover::Order;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use super::ask::{Body, IncidentKey, Named, no_such_incident, reason};
+use super::ask::{Body, Named, reason};
 use super::caller::Caller;
 use super::hosts::find;
-use super::incidents::whole;
+use super::incidents::{named, whole};
 use super::{Api, ApiError};
 use crate::store::incident_uuid;
 
@@ -52,18 +51,14 @@ fn armed(api: &Api) -> Json<Value> {
 pub(super) async fn release(
     State(api): State<Api>,
     Caller(by): Caller,
-    IncidentKey(key): IncidentKey,
+    Named(name): Named,
     Body(body): Body<ReasonBody>,
 ) -> Answer {
     let why: Arc<str> = reason(&body.reason)?.into();
-    let id = id_of(&api, key).await?;
+    let id = named(&api, &name).await?.id;
+    let key = incident_uuid(&id);
     api.desk.order(Order::Release(id), by, why).await?;
     whole(&api, key).await
-}
-
-async fn id_of(api: &Api, key: Uuid) -> Result<IncidentId, ApiError> {
-    let recorded = api.store.incident(key).await?;
-    recorded.map(|incident| incident.id).ok_or_else(|| no_such_incident(key))
 }
 
 pub(super) async fn fence(

@@ -241,7 +241,12 @@ impl Redfish {
             Some(reset) => reset,
             None => {
                 self.state().await?;
-                self.found().reset.clone().expect("a state tells how to change it")
+                // None if another reading has found in the meantime that the system is gone.
+                let found = self.found().reset.clone();
+                found.ok_or_else(|| RedfishError::NotRedfish {
+                    address: self.address(),
+                    what: "the system went away while it was read".to_owned(),
+                })?
             }
         };
         let Some(word) = reset.force_off() else {

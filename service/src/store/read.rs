@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use failover::{
-    Binding, BootId, Call, CallAnswer, FenceReceipt, Hold, Host, HostRecord, Incident, IncidentId, InstanceId, Kind,
-    Ledger, MigrationId, Move, MoveState, Phase, Proof, Restart, RestartState, SystemId, Time, Verdict,
+    Arming, Binding, BootId, Call, CallAnswer, FenceReceipt, Hold, Host, HostRecord, Incident, IncidentId, InstanceId,
+    Kind, Ledger, MigrationId, Move, MoveState, Phase, Proof, Restart, RestartState, SystemId, Time, Verdict,
 };
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row, SqliteConnection};
@@ -17,19 +17,27 @@ use super::{Recorded, Which};
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
 pub(super) async fn ledger(c: &mut SqliteConnection, closed_since: Time) -> Result<Ledger> {
-    let armed: Option<String> =
-        sqlx::query_scalar("SELECT value FROM settings WHERE key = 'armed'").fetch_optional(&mut *c).await?;
-    let armed = match armed.as_deref() {
-        Some("yes") => true,
-        Some("no") | None => false,
-        Some(other) => return Err(garbled("settings.value", other)),
-    };
+    let (armed, arming) = arming(c).await?;
     let hosts = hosts(c).await?;
     let sql = "SELECT * FROM incidents WHERE closed_at IS NULL OR closed_at >= ?1";
     let rows = sqlx::query(sql).bind(rfc3339(closed_since)).fetch_all(&mut *c).await?;
     let incidents = whole(c, &rows).await?;
     let incidents = incidents.into_iter().map(|incident| (incident.id.clone(), incident)).collect();
-    Ok(Ledger { armed, lease_until: Time::default(), hosts, incidents })
+    Ok(Ledger { armed, arming, lease_until: Time::default(), hosts, incidents })
+}
+
+async fn arming(c: &mut SqliteConnection) -> Result<(bool, Option<Arming>)> {
+    let newest = "SELECT * FROM arming ORDER BY number DESC LIMIT 1";
+    let Some(row) = sqlx::query(newest).fetch_optional(c).await? else { return Ok((false, None)) };
+    let row = Fields { table: "arming", row: &row };
+    let armed = match &*row.text("armed")? {
+        "yes" => true,
+        "no" => false,
+        _ => return row.garbled("armed"),
+    };
+    let by = row.text("said_by")?;
+    let arming = Arming { by, why: row.text("why")?, at: row.time("at")? };
+    Ok((armed, (!arming.by.is_empty()).then_some(arming)))
 }
 
 async fn hosts(c: &mut SqliteConnection) -> Result<BTreeMap<Host, HostRecord>> {
@@ -143,6 +151,7 @@ fn head(row: &Fields<'_>) -> Result<Incident> {
     let kind = match &*row.text("kind")? {
         "outage" => Kind::Outage,
         "reboot" => Kind::Reboot(BootId(row.id("boot_id")?)),
+        "found rebooted" => Kind::FoundRebooted(BootId(row.id("boot_id")?)),
         _ => return row.garbled("kind"),
     };
     let mut incident = Incident::opened(id, kind, row.text("why")?, row.time("opened_at")?);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use failover::{
-    Binding, Call, CallAnswer, Entry, FenceReceipt, Host, HostRecord, Incident, InstanceId, Kind, Ledger, Move,
+    Arming, Binding, Call, CallAnswer, Entry, FenceReceipt, Host, HostRecord, Incident, InstanceId, Kind, Ledger, Move,
     MoveState, Proof, Restart, RestartState, Time, Verdict,
 };
 use sqlx::SqliteConnection;
@@ -14,9 +14,9 @@ use super::words::{self, receipt_kind, rfc3339};
 type Result = std::result::Result<(), sqlx::Error>;
 
 pub(super) async fn difference(c: &mut SqliteConnection, at: Time, before: &Ledger, after: &Ledger) -> Result {
-    let Ledger { armed, lease_until: _, hosts, incidents } = after;
-    if before.armed != *armed {
-        setting(c, at, "armed", if *armed { "yes" } else { "no" }).await?;
+    let Ledger { armed, arming, lease_until: _, hosts, incidents } = after;
+    if (before.armed, &before.arming) != (*armed, arming) {
+        arm(c, at, *armed, arming.as_ref()).await?;
     }
     for (known, record) in hosts {
         let was = before.hosts.get(known);
@@ -33,10 +33,11 @@ pub(super) async fn difference(c: &mut SqliteConnection, at: Time, before: &Ledg
     Ok(())
 }
 
-async fn setting(c: &mut SqliteConnection, at: Time, key: &str, value: &str) -> Result {
-    let sql = "INSERT INTO settings (key, value, changed_at) VALUES (?1, ?2, ?3)
-        ON CONFLICT DO UPDATE SET value = excluded.value, changed_at = excluded.changed_at";
-    sqlx::query(sql).bind(key).bind(value).bind(rfc3339(at)).execute(c).await?;
+async fn arm(c: &mut SqliteConnection, at: Time, armed: bool, arming: Option<&Arming>) -> Result {
+    let sql = "INSERT INTO arming (at, armed, said_by, why) VALUES (?1, ?2, ?3, ?4)";
+    let row = sqlx::query(sql).bind(rfc3339(arming.map_or(at, |it| it.at))).bind(if armed { "yes" } else { "no" });
+    let said = arming.map_or(("", ""), |it| (&it.by, &it.why));
+    row.bind(said.0).bind(said.1).execute(c).await?;
     Ok(())
 }
 
@@ -133,6 +134,7 @@ async fn own_row(c: &mut SqliteConnection, key: &str, incident: &Incident) -> Re
     let (kind, boot) = match kind {
         Kind::Outage => ("outage", None),
         Kind::Reboot(boot) => ("reboot", Some(words::id(boot.0))),
+        Kind::FoundRebooted(boot) => ("found rebooted", Some(words::id(boot.0))),
     };
     let released: Vec<&str> = released.iter().map(|gate| gate.word()).collect();
     let sql = "INSERT INTO incidents (id, service, host, outage, kind, boot_id, why, opened_at, phase, phase_since,

@@ -35,7 +35,7 @@ pub struct Beat {
     pub boot_id: Uuid,
     /// The machine, as its firmware names it.
     pub system_uuid: Option<Uuid>,
-    /// When it was received.
+    /// When it arrived, however long it took us to look at it.
     pub at: Instant,
 }
 

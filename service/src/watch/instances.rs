@@ -35,6 +35,8 @@ const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
 /// Nova's transactions end a little after the time that they carry.
 const OVERLAP: chrono::TimeDelta = chrono::TimeDelta::seconds(20);
 const LOOKS_AT_ONCE: usize = 4;
+/// A look at one instance that told nothing new, or nothing at all, is not repeated before.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Hosts that are only suspected and looked at at the same time: when a network fails all of them are, and Nova is to bear it.
 const SUSPECTS_AT_ONCE: usize = 4;
 /// How the names of Octavia's instances begin.
@@ -78,6 +80,7 @@ pub struct Survey {
     board: watch::Receiver<Arc<Board>>,
     events: mpsc::Sender<Event>,
     seen: InstancesSeen,
+    looked: BTreeMap<InstanceId, Time>,
     rows: BTreeMap<MigrationId, (MigrationSeen, DateTime<Utc>)>,
     newest: Option<DateTime<Utc>>,
     node: Option<HypervisorId>,
@@ -102,6 +105,7 @@ impl Survey {
             board,
             events,
             seen: InstancesSeen::default(),
+            looked: BTreeMap::new(),
             rows: BTreeMap::new(),
             newest: None,
             node: None,
@@ -247,7 +251,10 @@ impl Survey {
 
     async fn looks(&mut self, incident: &Incident) -> bool {
         let (Some(listing), Some(migrations)) = (&self.seen.listing, &self.seen.migrations) else { return false };
-        let wanted = looks_wanted(incident, listing, migrations);
+        let now = self.reader.clock.now();
+        let may = |id: &InstanceId| self.looked.get(id).is_none_or(|at| now.since(*at) >= LOOK_AGAIN);
+        let wanted: Vec<InstanceId> = looks_wanted(incident, listing, migrations).into_iter().filter(may).collect();
+        self.looked.extend(wanted.iter().map(|id| (*id, now)));
         let board = self.board.borrow().clone();
         let looks = stream::iter(wanted).map(|id| one_look(&self.reader, &board, id)).buffer_unordered(LOOKS_AT_ONCE);
         let looks: Vec<_> = looks.collect().await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use openstack_client::{Aggregate, Cloud, ComputeService, Error, ServiceId, chain};
+use openstack_client::{Cloud, ComputeService, Error, ServiceId, chain};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -18,8 +18,8 @@ const ARRANGEMENT_EVERY: Duration = Duration::from_secs(60);
 const AFTER_AN_ERROR: Duration = Duration::from_secs(5);
 /// A question that is out for so long may never be answered, or waits for a silent cell: another one is asked beside it.
 const OVERDUE: Duration = Duration::from_secs(10);
-/// So many may be out at once.
-const MOST_OUT: usize = 3;
+/// So many may be out at once: before the client gives the first one up, so that a Nova that was hung is seen again within `OVERDUE`.
+const MOST_OUT: usize = 7;
 
 /// Asks for the compute services at every tick, unless the last question is still out and not overdue.
 pub async fn run(cloud: Cloud, every: Duration, clock: Clock, events: mpsc::Sender<Event>) {
@@ -51,16 +51,28 @@ async fn ask(cloud: Cloud, clock: Clock) -> (failover::Time, Result<Vec<ComputeS
     (sent, cloud.compute_services().await)
 }
 
-/// Aggregates and bare metal, for as long as anybody listens.
-pub async fn watch_arrangement(cloud: Cloud, events: mpsc::Sender<Event>) {
+/// Which hosts stand together, for as long as anybody listens.
+pub async fn watch_aggregates(cloud: Cloud, events: mpsc::Sender<Event>) {
+    now_and_then("aggregates", events, || async { Ok(Event::Aggregates(cloud.aggregates().await?)) }).await;
+}
+
+/// Which compute services are of bare metal, for as long as anybody listens. Asked for apart: a dead host can make Nova fail to list its hypervisors.
+pub async fn watch_bare_metal(cloud: Cloud, events: mpsc::Sender<Event>) {
+    now_and_then("hypervisors", events, || async { Ok(Event::BareMetal(bare_metal(&cloud).await?)) }).await;
+}
+
+async fn now_and_then<F>(what: &'static str, events: mpsc::Sender<Event>, mut read: impl FnMut() -> F)
+where
+    F: Future<Output = Result<Event, Error>>,
+{
     loop {
-        let pause = match arrangement(&cloud).await {
+        let pause = match read().await {
             Ok(event) => match events.send(event).await {
                 Ok(()) => ARRANGEMENT_EVERY,
                 Err(_) => return,
             },
             Err(error) => {
-                tracing::debug!(error = chain(&error), "no aggregates and hypervisors");
+                tracing::debug!(error = chain(&error), what, "not listed");
                 AFTER_AN_ERROR
             }
         };
@@ -80,13 +92,8 @@ fn tell_changes<T>(well: &mut Option<bool>, answer: &Result<T, Error>) {
     *well = Some(answer.is_ok());
 }
 
-async fn arrangement(cloud: &Cloud) -> Result<Event, Error> {
-    let aggregates: Vec<Aggregate> = cloud.aggregates().await?;
+async fn bare_metal(cloud: &Cloud) -> Result<BTreeSet<ServiceId>, Error> {
     let hypervisors: Vec<_> = cloud.hypervisors().try_collect().await?;
-    let ironic: BTreeSet<ServiceId> = hypervisors
-        .iter()
-        .filter(|hypervisor| hypervisor.kind.eq_ignore_ascii_case("ironic"))
-        .map(|hypervisor| hypervisor.service.id)
-        .collect();
-    Ok(Event::Arrangement { aggregates, ironic })
+    let ironic = hypervisors.iter().filter(|hypervisor| hypervisor.kind.eq_ignore_ascii_case("ironic"));
+    Ok(ironic.map(|hypervisor| hypervisor.service.id).collect())
 }

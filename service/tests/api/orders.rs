@@ -1,11 +1,11 @@
 //! What a person orders, and what is refused.
 
 use axum::http::StatusCode;
-use failover::{Decision, Gate};
+use failover::{Decision, Gate, IncidentId, InstanceId, Kind, Outcome, RestartState};
 use serde_json::json;
 use tandem_ha::store::incident_uuid;
 
-use super::cloud::{self, Cloud, sentence};
+use super::cloud::{self, Cloud, dead, odd, sentence};
 
 const BY: &str = "uid 4000000000, pid 42";
 
@@ -35,6 +35,126 @@ async fn a_release_is_recorded_with_who_and_why() {
     let last = answer["incident"]["timeline"].as_array().unwrap().last().unwrap().clone();
     let text = format!("released by {BY}: both were switched off by me");
     assert_eq!((&last["kind"], &last["text"]), (&json!("operator"), &json!(text)));
+}
+
+#[tokio::test]
+async fn the_last_order_to_arm_or_disarm_is_shown_with_who_gave_it() {
+    let cloud = Cloud::new().await;
+    let shown = async || cloud.get("/v2/hosts").await["armed_by"].clone();
+    assert_eq!(shown().await, json!(null), "nobody has said anything yet");
+    let at = "2026-11-18T11:06:40.123000Z";
+    cloud.ask("POST", "/v2/arm", "").await;
+    assert_eq!(shown().await, json!({ "by": BY, "why": "armed", "at": at }));
+    cloud.ask("POST", "/v2/disarm", r#"{"reason":"new switches tonight"}"#).await;
+    assert_eq!(shown().await, json!({ "by": BY, "why": "new switches tonight", "at": at }));
+}
+
+#[tokio::test]
+async fn an_incident_is_found_by_its_id_its_host_and_as_the_log_names_it() {
+    let cloud = Cloud::new().await;
+    let first = cloud.outage().await;
+    let close = Decision::Close { id: first.clone(), outcome: Outcome::Recovered, why: "it is back".into() };
+    cloud.decide(&[close]).await;
+    let id_at = async |name: &str| cloud.get(&format!("/v2/incidents/{name}")).await["incident"]["id"].clone();
+    let key = json!(incident_uuid(&first));
+    assert_eq!(id_at("cmp2").await, key, "the newest where none is open");
+    let open = async |host: failover::Host, outage| {
+        let id = IncidentId { host, outage };
+        cloud.decide(&[Decision::Open { id: id.clone(), why: "silent".into() }]).await;
+        id
+    };
+    let second = open(dead(), 2).await;
+    let odd = open(odd(), 7).await;
+    for (name, id) in [
+        ("cmp2", &second),
+        ("cmp2%2F2", &second),
+        ("cmp2%2F1", &first),
+        ("odd%20n%C3%A4me%2F3", &odd),
+        ("odd%20n%C3%A4me%2F3%2F7", &odd),
+    ] {
+        assert_eq!(id_at(name).await, json!(incident_uuid(id)), "{name}");
+    }
+    for name in ["cmp1", "cmp2%2F3", "cmp2%2F", "%2F1", "cmp2%2F-1", "cmp2%2F99999999999999999999", "CMP2", "%25"] {
+        let (status, answer) = cloud.ask("GET", &format!("/v2/incidents/{name}"), "").await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{name}: {answer}");
+        assert!(sentence(&answer).contains("HOST and HOST/OUTAGE will do"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_release_takes_the_names_that_holds_have() {
+    let cloud = Cloud::new().await;
+    let id = cloud.outage().await;
+    for name in ["cmp2", "cmp2%2F1"] {
+        cloud.decide(&[Decision::Hold { id: id.clone(), gate: Gate::NotFlapping, why: "too often".into() }]).await;
+        let (status, answer) = cloud.ask("POST", &format!("/v2/incidents/{name}/release"), r#"{"reason":"r"}"#).await;
+        assert_eq!(status, StatusCode::OK, "{name}: {answer}");
+        assert_eq!(answer["incident"]["id"], json!(incident_uuid(&id)));
+        assert_eq!(answer["incident"]["hold"], json!(null));
+    }
+}
+
+#[tokio::test]
+async fn of_two_open_incidents_of_one_name_none_is_guessed() {
+    let cloud = Cloud::new().await;
+    let id = cloud.outage().await;
+    let anew = IncidentId { host: cloud::host(0x77, "cmp2"), outage: 1 };
+    cloud.decide(&[Decision::Open { id: anew.clone(), why: "silent".into() }]).await;
+    for name in ["cmp2", "cmp2%2F1"] {
+        let (status, answer) = cloud.ask("POST", &format!("/v2/incidents/{name}/release"), r#"{"reason":"r"}"#).await;
+        assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+        for id in [&id, &anew] {
+            assert!(sentence(&answer).contains(&incident_uuid(id).to_string()), "{answer}");
+        }
+    }
+    let close = Decision::Close { id, outcome: Outcome::Cancelled, why: "deleted".into() };
+    cloud.decide(&[close]).await;
+    assert_eq!(cloud.get("/v2/incidents/cmp2").await["incident"]["id"], json!(incident_uuid(&anew)));
+}
+
+#[tokio::test]
+async fn guests_that_did_not_start_after_a_reboot_are_counted_and_told() {
+    let cloud = Cloud::new().await;
+    let id = cloud.outage().await;
+    let kind = Kind::Reboot(failover::BootId(5));
+    let restart = |instance, name: &str, state| Decision::Restart {
+        id: id.clone(),
+        instance: InstanceId(instance),
+        name: name.into(),
+        state,
+    };
+    let story = [
+        Decision::Kind { id: id.clone(), kind, why: "it has booted by itself".into() },
+        restart(1, "vm1", RestartState::Running),
+        restart(2, "vm2", RestartState::Asked),
+        restart(3, "vm3", RestartState::Waiting { not_before: cloud::NOW }),
+        restart(4, "vm4", RestartState::Named { why: "it did not start".into() }),
+    ];
+    cloud.decide(&story).await;
+    let counts = json!({ "total": 4, "moved": 0, "moving": 0, "waiting": 1, "named": 1, "asked": 1, "running": 1 });
+    let list = cloud.get("/v2/incidents").await;
+    assert_eq!(list["incidents"][0]["instances"], counts);
+    let whole = cloud.get("/v2/incidents/cmp2").await;
+    assert_eq!(whole["incident"]["instances"], counts);
+    let last = json!({
+        "instance": InstanceId(4).to_string(), "name": "vm4", "state": "named", "attempt": 0, "request_id": null,
+        "why": "it did not start", "asked_at": null,
+    });
+    assert_eq!(whole["incident"]["restarts"][3], last);
+}
+
+#[tokio::test]
+async fn a_list_says_whether_there_are_more() {
+    let cloud = Cloud::new().await;
+    let more = async |query: &str| cloud.get(&format!("/v2/incidents{query}")).await["more"].clone();
+    cloud.outage().await;
+    assert_eq!(more("?limit=1").await, json!(false));
+    let id = IncidentId { host: odd(), outage: 1 };
+    cloud.decide(&[Decision::Open { id, why: "silent".into() }]).await;
+    assert_eq!(more("?limit=1").await, json!(true));
+    assert_eq!(more("?limit=2").await, json!(false));
+    assert_eq!(more("?limit=1000").await, json!(false));
+    assert_eq!(cloud.get("/v2/incidents?limit=1").await["incidents"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use failover::{Decision, Ledger, Time};
+use failover::{Decision, Gate, Ledger, Time};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use tandem_ha::store::{Store, StoreError};
@@ -273,7 +273,7 @@ async fn inside_full() {
 }
 
 fn note(id: &failover::IncidentId) -> Decision {
-    Decision::Note { id: id.clone(), text: "x".repeat(3000).into() }
+    Decision::Hold { id: id.clone(), gate: Gate::Evidence, why: "x".repeat(3000).into() }
 }
 
 #[test]

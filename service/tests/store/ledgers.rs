@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use failover::{
-    Act, Answer, Binding, BootId, Call, CallAnswer, ChannelKind, Decision, FenceReceipt, Gate, Hold, Host, HostRecord,
-    How, Incident, IncidentId, InstanceId, Kind, Ledger, Method, MigrationId, Move, MoveState, Outcome, Phase, Proof,
-    Restart, RestartState, SystemId, Time, Verdict,
+    Act, Answer, Arming, Binding, BootId, Call, CallAnswer, ChannelKind, Decision, FenceReceipt, Gate, Hold, Host,
+    HostRecord, How, Incident, IncidentId, InstanceId, Kind, Ledger, Method, MigrationId, Move, MoveState, Outcome,
+    Phase, Proof, Restart, RestartState, SystemId, Time, Verdict,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -48,7 +48,8 @@ fn channel() -> impl Strategy<Value = (Arc<str>, ChannelKind)> {
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
-    prop_oneof![Just(Kind::Outage), any::<u128>().prop_map(|id| Kind::Reboot(BootId(id)))]
+    let boot = || any::<u128>().prop_map(BootId);
+    prop_oneof![Just(Kind::Outage), boot().prop_map(Kind::Reboot), boot().prop_map(Kind::FoundRebooted)]
 }
 
 fn record() -> impl Strategy<Value = HostRecord> {
@@ -184,13 +185,16 @@ fn incidents() -> impl Strategy<Value = BTreeMap<IncidentId, Incident>> {
 
 pub(crate) fn ledger() -> impl Strategy<Value = Ledger> {
     let hosts = btree_map(hosts(), record(), 0..4);
-    (any::<bool>(), hosts, incidents()).prop_map(|(armed, mut hosts, incidents): (_, BTreeMap<_, _>, _)| {
-        for id in incidents.keys() {
-            let id: &IncidentId = id;
-            hosts.entry(id.host.clone()).or_default();
-        }
-        Ledger { armed, lease_until: Time(0), hosts, incidents }
-    })
+    let arming = option::of(("[a-z]{1,8}", text(), time()).prop_map(|(by, why, at)| Arming { by: by.into(), why, at }));
+    (any::<bool>(), arming, hosts, incidents()).prop_map(
+        |(armed, arming, mut hosts, incidents): (_, _, BTreeMap<_, _>, _)| {
+            for id in incidents.keys() {
+                let id: &IncidentId = id;
+                hosts.entry(id.host.clone()).or_default();
+            }
+            Ledger { armed, arming, lease_until: Time(0), hosts, incidents }
+        },
+    )
 }
 
 /// What happens to a ledger: decisions of every kind but an evacuation, which only the core can prove, and answers.
@@ -262,7 +266,6 @@ fn decision(id: IncidentId) -> impl Strategy<Value = Decision> {
             name,
             state
         }),
-        about!(text(), |id, text| Decision::Note { id, text }),
         about!((outcome(), text()), |id, (outcome, why)| Decision::Close { id, outcome, why }),
         about!(instance(), |id, instance| Decision::Act(Act::Start { id, instance, attempt: 1, how: How::Start })),
         about!(0..5_usize, |id, which| Decision::Act(an_act(id, which))),
@@ -336,7 +339,6 @@ pub(crate) fn makes_sense(ledger: &Ledger, decision: &Decision) -> bool {
         | Decision::Release { id, .. }
         | Decision::Plan { id, .. }
         | Decision::Restart { id, .. }
-        | Decision::Note { id, .. }
         | Decision::Close { id, .. } => open(id).is_some(),
         Decision::Act(act) => open(act.incident()).is_some(),
     }

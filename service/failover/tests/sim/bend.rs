@@ -35,10 +35,18 @@ pub enum Bend {
     HoldTextsTick,
     OthersDisablesUndone,
     NeverTakenBack,
+    ContradictionIgnored,
+    FlappingGateDropped,
+    SegmentIgnored,
+    ForcedDownIgnored,
+    GuestNotStartedAgain,
+    RebootsOverlooked,
+    HoldsTooMuch,
+    HoldsNeverEnd,
 }
 
 impl Bend {
-    pub const PLANTED: [Self; 23] = [
+    pub const PLANTED: [Self; 31] = [
         Self::NoReceiptCheck,
         Self::StaleReceipt,
         Self::OneReceiptForAllHosts,
@@ -62,6 +70,14 @@ impl Bend {
         Self::HoldTextsTick,
         Self::OthersDisablesUndone,
         Self::NeverTakenBack,
+        Self::ContradictionIgnored,
+        Self::FlappingGateDropped,
+        Self::SegmentIgnored,
+        Self::ForcedDownIgnored,
+        Self::GuestNotStartedAgain,
+        Self::RebootsOverlooked,
+        Self::HoldsTooMuch,
+        Self::HoldsNeverEnd,
     ];
 
     pub fn decide(self, now: Time, seen: &Observation, ledger: &Ledger, policy: &Policy) -> Vec<Decision> {
@@ -115,6 +131,16 @@ impl Bend {
             Self::LocalDiskIgnored => guests(seen, |guest| guest.boots_from_volume = true),
             Self::OthersDisablesUndone => claim_disables(seen, ledger),
             Self::InstanceOverlooked => overlook(seen),
+            Self::ContradictionIgnored => ignore_what_is_heard_since_off(seen),
+            Self::FlappingGateDropped => release(ledger, Gate::NotFlapping),
+            Self::SegmentIgnored => policy.hosts.values_mut().for_each(|host| host.enabled = true),
+            Self::ForcedDownIgnored => forget_forced_down(seen, ledger),
+            Self::RebootsOverlooked => {
+                for (host, record) in &mut ledger.hosts {
+                    record.boot = seen.hosts.get(host).and_then(|host| host.boot).map(|boot| boot.id).or(record.boot);
+                }
+            }
+            Self::HoldsTooMuch => policy.mass_failure_percent = 10,
             _ => {}
         }
     }
@@ -149,6 +175,14 @@ impl Bend {
             Self::NeverTakenBack => {
                 decisions.retain(|it| !matches!(it, Decision::Phase { to: Phase::HostReturned, .. }))
             }
+            Self::GuestNotStartedAgain => {
+                let last = decisions.iter().rposition(|it| matches!(it, Decision::Restart { .. }));
+                let noted = |it: &Decision| matches!(it, Decision::Phase { to: Phase::RestartingGuests, .. });
+                if let Some(last) = last.filter(|_| decisions.iter().any(noted)) {
+                    decisions.remove(last);
+                }
+            }
+            Self::HoldsNeverEnd => decisions.retain(|it| !matches!(it, Decision::GoOn { .. })),
             _ => {}
         }
     }
@@ -258,6 +292,26 @@ fn fail_towards_the_silent(now: Time, seen: &mut Observation, policy: &Policy) {
             if row.stage == Stage::Unfinished && row.destination.as_ref().is_some_and(|to| silent.contains(to)) {
                 row.stage = Stage::Failed;
             }
+        }
+    }
+}
+
+/// What is heard after the first Off, on every way.
+fn ignore_what_is_heard_since_off(seen: &mut Observation) {
+    for host in seen.hosts.values_mut() {
+        let Power::Off { since, .. } = host.power.reading else { continue };
+        host.channels.iter_mut().for_each(|channel| channel.last = channel.last.min(Some(since)));
+        if let NovaSeen::Listed(service) = &mut host.nova {
+            service.reports = 0;
+        }
+    }
+}
+
+fn forget_forced_down(seen: &mut Observation, ledger: &Ledger) {
+    for (host, seen) in &mut seen.hosts {
+        let ours = ledger.open_incident(host).is_some_and(|incident| incident.force_down.is_some());
+        if let NovaSeen::Listed(service) = &mut seen.nova {
+            service.forced_down &= ours;
         }
     }
 }

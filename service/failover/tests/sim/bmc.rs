@@ -26,6 +26,8 @@ pub struct Bmc {
     /// A ForceOff is carried out only after this.
     pub late_ms: u64,
     pub refuses: bool,
+    /// When it was last said Off of a host that was on.
+    pub lied: Option<u64>,
 }
 
 impl Bmc {
@@ -38,6 +40,7 @@ impl Bmc {
             slow_ms: 0,
             late_ms: 0,
             refuses: false,
+            lied: None,
         }
     }
 
@@ -59,6 +62,20 @@ pub enum BmcAnswer {
 }
 
 impl World {
+    /// A lie lasts from change to change, as everything does.
+    pub fn lies_go_on(&mut self) {
+        for host in 0..self.hosts.len() {
+            if self.lies(host) {
+                self.bmcs[host].lied = Some(self.now);
+            }
+        }
+    }
+
+    /// It says Off of a host that is on.
+    pub fn lies(&self, host: HostId) -> bool {
+        self.bmcs[host].says == Says::Off && self.hosts[host].power
+    }
+
     pub fn read_power(&self, host: HostId) -> BmcAnswer {
         let bmc = &self.bmcs[host];
         match bmc.says {

@@ -42,6 +42,8 @@ pub enum Fault {
     OwnNova(usize, bool),
     Disables(HostId),
     Enables(HostId),
+    ForcesDown(HostId),
+    LiftsForcedDown(HostId),
     Edits(HostId),
     Releases(HostId),
     FencesByHand(HostId),
@@ -121,6 +123,8 @@ impl fmt::Display for Fault {
             }
             Self::Disables(host) => write!(f, "operator disables {}", Cmp(*host)),
             Self::Enables(host) => write!(f, "operator enables {}", Cmp(*host)),
+            Self::ForcesDown(host) => write!(f, "operator forces {} down", Cmp(*host)),
+            Self::LiftsForcedDown(host) => write!(f, "operator lifts forced_down of {}", Cmp(*host)),
             Self::Edits(host) => write!(f, "operator edits {}", Cmp(*host)),
             Self::Releases(host) => write!(f, "operator releases {}", Cmp(*host)),
             Self::FencesByHand(host) => write!(f, "operator fences {}", Cmp(*host)),
@@ -223,6 +227,8 @@ impl Fault {
             ["operator", "disarms"] => Self::Disarms,
             ["operator", "disables", host] => Self::Disables(cmp(host)?),
             ["operator", "enables", host] => Self::Enables(cmp(host)?),
+            ["operator", "forces", host, "down"] => Self::ForcesDown(cmp(host)?),
+            ["operator", "lifts", "forced_down", "of", host] => Self::LiftsForcedDown(cmp(host)?),
             ["operator", "edits", host] => Self::Edits(cmp(host)?),
             ["operator", "releases", host] => Self::Releases(cmp(host)?),
             ["operator", "fences", host] => Self::FencesByHand(cmp(host)?),
@@ -263,7 +269,6 @@ impl World {
                     BmcFault::Late(ms) => bmc.late_ms = ms,
                     BmcFault::Refuses(refuses) => bmc.refuses = refuses,
                 }
-                self.judge_lies(host);
             }
             Fault::Network(network, up) => self.hosts.iter_mut().for_each(|host| host.links[network] = up),
             Fault::Nova(up) => self.nova.up = up,
@@ -284,13 +289,26 @@ impl World {
             Fault::OwnNova(tandem, up) => self.tandems[tandem].sees_nova = up,
             Fault::Disables(host) => {
                 self.nova.services[host].disabled = Some("planned work".into());
-                self.nova.services[host].edited_at = self.now;
+                self.nova.edited_by_operator(host, self.now);
             }
             Fault::Enables(host) => {
                 self.nova.services[host].disabled = None;
-                (self.nova.services[host].edited_at, self.nova.enabled_at[host]) = (self.now, self.now);
+                self.nova.enabled_at[host] = self.now;
+                self.nova.edited_by_operator(host, self.now);
             }
-            Fault::Edits(host) => self.nova.services[host].edited_at = self.now,
+            Fault::ForcesDown(host) if !self.nova.services[host].forced_down => {
+                let service = &mut self.nova.services[host];
+                (service.forced_down, service.forced_by_operator) = (true, true);
+                self.nova.edited_by_operator(host, self.now);
+            }
+            Fault::LiftsForcedDown(host) if self.nova.services[host].forced_by_operator => {
+                let service = &mut self.nova.services[host];
+                (service.forced_down, service.forced_by_operator) = (false, false);
+                self.nova.edited_by_operator(host, self.now);
+            }
+            // What stands there already, or is somebody else's, is left alone.
+            Fault::ForcesDown(_) | Fault::LiftsForcedDown(_) => {}
+            Fault::Edits(host) => self.nova.edited_by_operator(host, self.now),
             Fault::Releases(host) => {
                 let id = self.db.ledger.open_incident(&self.hosts[host].host).map(|incident| incident.id.clone());
                 match id {

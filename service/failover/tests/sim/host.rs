@@ -1,5 +1,7 @@
 //! Compute hosts: power, kernel, links, and the guests that run on them.
 
+use std::collections::BTreeSet;
+
 use failover::{BootId, Host};
 
 use super::world::{Event, HostId, MGMT, NETWORKS, World};
@@ -34,6 +36,8 @@ pub struct SimHost {
     pub compute: bool,
     /// Instances whose guests run here.
     pub guests: Vec<usize>,
+    /// Those that ran until its kernel or its power went, and have not run here since.
+    pub lost: BTreeSet<usize>,
     pub cell_down: bool,
     /// Of each way to hear it: since when it can be heard without a break.
     pub heard_since: [Option<u64>; CHANNELS],
@@ -56,6 +60,7 @@ impl SimHost {
             compute_wanted: true,
             compute: true,
             guests: Vec::new(),
+            lost: BTreeSet::new(),
             cell_down: false,
             heard_since: [None; CHANNELS],
             last_heard: 0,
@@ -77,6 +82,10 @@ impl SimHost {
         self.kernel == Kernel::Alive && self.compute && self.links[MGMT]
     }
 
+    fn loses_its_guests(&mut self) {
+        self.lost.extend(self.guests.drain(..));
+    }
+
     pub fn can_write(&self) -> bool {
         self.power && matches!(self.kernel, Kernel::Alive | Kernel::Hung)
     }
@@ -87,14 +96,14 @@ impl World {
     pub fn power_off(&mut self, host: HostId) {
         let it = &mut self.hosts[host];
         (it.power, it.kernel, it.compute) = (false, Kernel::Down, false);
-        it.guests.clear();
+        it.loses_its_guests();
     }
 
     pub fn panic(&mut self, host: HostId) {
         let it = &mut self.hosts[host];
         if it.power && it.kernel != Kernel::Down {
             (it.kernel, it.compute) = (Kernel::Panicked, false);
-            it.guests.clear();
+            it.loses_its_guests();
         }
     }
 
@@ -118,7 +127,6 @@ impl World {
         }
         self.hosts[host].power = true;
         self.hosts[host].off_until = Some(self.now);
-        self.judge_lies(host);
         self.begin_boot(host);
     }
 
@@ -134,7 +142,7 @@ impl World {
         let it = &mut self.hosts[host];
         it.boot += 1;
         (it.kernel, it.compute) = (Kernel::Down, false);
-        it.guests.clear();
+        it.loses_its_guests();
         let (boot, takes) = (it.boot, self.boot_ms);
         self.after(takes, Event::Booted { host, boot });
     }

@@ -1,17 +1,20 @@
 //! Nova, with the rules that failover depends on: who counts as up, what an evacuation goes through, and what is refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use failover::{
-    Act, Answer, GroupId, Host, How, InstanceId, InstanceSeen, Listing, Look, MigrationId, MigrationSeen, Migrations,
-    Place, Stage, Task, Time, VmState, disabled_reason,
+    Act, Answer, GroupId, How, InstanceId, InstanceSeen, Listing, Look, MigrationId, MigrationSeen, Migrations, Place,
+    Stage, Task, Time, VmState, disabled_reason,
 };
 
+use super::judge::{Promise, Reached};
 use super::world::{Cloud, Event, HostId, World};
 
 pub const REPORT_MS: u64 = 10_000;
 pub const SERVICE_DOWN_MS: u64 = 60_000;
+/// Nova's `sync_power_state_interval`.
+const SYNC_MS: u64 = 600_000;
 
 /// An instance, as Nova's database has it.
 #[derive(Debug, Clone)]
@@ -79,6 +82,9 @@ pub struct Service {
     pub last_report: u64,
     pub edited_at: u64,
     pub forced_down: bool,
+    pub forced_by_operator: bool,
+    /// How often people edited it since it last reported: two edits look like reports to whoever cannot see who made them.
+    pub edits_in_silence: u32,
     pub disabled: Option<Arc<str>>,
 }
 
@@ -226,10 +232,16 @@ impl Nova {
     pub fn reporting(&mut self, host: HostId, reports: bool, now: u64) {
         let service = &mut self.services[host];
         match (reports, service.reports_from) {
-            (true, None) => service.reports_from = Some(now + 500),
+            (true, None) => (service.reports_from, service.edits_in_silence) = (Some(now + 500), 0),
             (false, Some(_)) => service.reports_from = None,
             _ => {}
         }
+    }
+
+    pub fn edited_by_operator(&mut self, host: HostId, now: u64) {
+        let service = &mut self.services[host];
+        service.edited_at = now;
+        service.edits_in_silence += u32::from(service.reports_from.is_none());
     }
 
     fn put(&mut self, instance: usize, host: HostId) {
@@ -293,10 +305,6 @@ impl World {
         Look { at, found: (!guest.deleted).then_some(place) }
     }
 
-    pub fn listings(&self, wanted: &BTreeMap<Host, BTreeSet<InstanceId>>) -> Vec<HostId> {
-        wanted.keys().map(|host| self.host_id(host)).collect()
-    }
-
     pub fn schedulable(&self, host: HostId) -> bool {
         self.nova.services[host].disabled.is_none()
             && self.now >= self.nova.enabled_at[host] + self.nova.schedulable_lag_ms
@@ -328,17 +336,25 @@ impl World {
             Act::ForceDown { .. } => service.forced_down = true,
             Act::Disable { id } => {
                 if service.is_up(now) && !self.hosts[host].is_reporting() {
-                    self.judge.broken(now, format!("disabling {} blocks for 60 s: Nova believes it up", id.host));
+                    self.judge.broken(
+                        now,
+                        Promise::ForcedDownFirst,
+                        format!("disabling {} blocks for 60 s: Nova believes it up", id.host),
+                    );
                 }
                 service.disabled = Some(disabled_reason(id).into());
             }
             Act::ClearForcedDown { .. } if has_done => {
                 return Answer::Refused { why: "Nova says 400: it has evacuations that are done".into() };
             }
-            Act::ClearForcedDown { .. } => service.forced_down = false,
+            Act::ClearForcedDown { .. } => (service.forced_down, service.forced_by_operator) = (false, false),
             Act::Enable { id } => {
                 if service.disabled.as_deref().is_some_and(|reason| *reason != disabled_reason(id)) {
-                    self.judge.broken(now, format!("{} is enabled, which somebody else had disabled", id.host));
+                    self.judge.broken(
+                        now,
+                        Promise::OthersWorkStays,
+                        format!("{} is enabled, which somebody else had disabled", id.host),
+                    );
                 }
                 service.disabled = None;
                 self.nova.enabled_at[host] = now;
@@ -517,7 +533,7 @@ impl World {
         self.nova.migrations_at[to].insert(migration);
     }
 
-    fn lives_there(&self, migration: usize) -> bool {
+    pub fn lives_there(&self, migration: usize) -> bool {
         let row = &self.nova.migrations[migration];
         row.chosen.is_some_and(|to| self.hosts[to].boot == row.boot && self.hosts[to].can_write())
     }
@@ -537,6 +553,7 @@ impl World {
     }
 
     pub fn guest_runs(&mut self, instance: usize, host: HostId) {
+        self.hosts[host].lost.remove(&instance);
         let guests = &mut self.hosts[host].guests;
         if !guests.contains(&instance) {
             guests.push(instance);
@@ -560,7 +577,7 @@ impl World {
         let row = &self.nova.migrations[migration];
         let (instance, to) = (row.instance, row.chosen.expect("it was chosen"));
         if row.by == By::Tandem {
-            self.judge.evacuated += 1;
+            self.judge.reached.insert(Reached::Evacuated);
         }
         self.nova.put(instance, to);
         let runs = self.hosts[to].guests.contains(&instance);
@@ -656,14 +673,22 @@ impl World {
 
     /// What Nova believes active and does not run becomes stopped.
     fn syncs_power(&mut self, host: HostId, boot: u32) {
-        if self.hosts[host].boot != boot || !self.hosts[host].is_reporting() {
+        if self.hosts[host].boot != boot {
             return;
         }
+        self.after(SYNC_MS, Event::Nova(NovaEvent::SyncsPower { host, boot }));
+        if !self.hosts[host].is_reporting() {
+            return;
+        }
+        let was_to_be_noted = self.judge_was_watched(host);
         for index in &self.nova.at_host[host] {
             let guest = &mut self.nova.instances[*index];
             guest.running = self.hosts[host].guests.contains(index);
             if guest.state == VmState::Active && !guest.running && guest.task == Task::None {
                 guest.state = VmState::Stopped;
+                if !was_to_be_noted {
+                    self.hosts[host].lost.remove(index); // nobody could tell any more that it ran
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Random clouds and bad days: everything follows from one number.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use fastrand::Rng;
 use super::bend::Bend;
 use super::bmc::Says;
 use super::faults::{BmcFault, Fault};
+use super::judge::{Reached, Violation};
 use super::nova::Guest;
 use super::story::told;
 use super::world::{Cloud, Event, HostId, World};
@@ -24,11 +26,8 @@ const HOSTS: usize = 20;
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
     pub seed: u64,
-    pub fenced: bool,
-    pub evacuated: bool,
-    pub held: bool,
-    pub lost_leader: bool,
-    pub violations: Vec<(u64, String)>,
+    pub reached: BTreeSet<Reached>,
+    pub violations: Vec<Violation>,
     pub story: String,
 }
 
@@ -56,12 +55,12 @@ pub fn play(seed: u64, bend: Bend, telling: bool) -> Outcome {
     }
     world.run_until(END_MS);
     world.judge_the_end();
+    if world.db.generation > 1 {
+        world.judge.reached.insert(Reached::LostLeader);
+    }
     Outcome {
         seed,
-        fenced: world.judge.fenced > 0,
-        evacuated: world.judge.evacuated > 0,
-        held: world.judge.held > 0,
-        lost_leader: world.db.generation > 1,
+        reached: std::mem::take(&mut world.judge.reached),
         story: if telling { told(&world) } else { String::new() },
         violations: std::mem::take(&mut world.judge.violations),
     }
@@ -157,7 +156,65 @@ impl BadDay<'_> {
                 self.misfortune(at, host);
             }
         }
+        let (at, host) = (self.time(FAULTS_FROM_MS..FAULTS_UNTIL_MS), self.chance.usize(0..4));
+        self.theme(at, host);
         self.repair();
+    }
+
+    /// What chance brings together too seldom: on most days one rule is tried on purpose.
+    fn theme(&mut self, at: u64, host: HostId) {
+        let (soon, later) = (self.chance.u64(15_000..40_000), self.chance.u64(100_000..300_000));
+        match self.chance.u8(0..8) {
+            0 => {
+                // Nobody can switch it off before it has booted.
+                let (silent, again) = (BmcFault::Says(Says::Nothing), BmcFault::Says(Says::Truth));
+                self.on(at - 5_000, Fault::Bmc(host, silent));
+                self.on(at, Fault::Reboots(host));
+                self.on(at + later, Fault::Bmc(host, again));
+            }
+            1 => {
+                self.on(at - 5_000, Fault::Disarms);
+                self.on(at, Fault::LosesPower(host));
+                self.on(at + later, Fault::Arms);
+            }
+            2 => {
+                self.on(at, Fault::LosesPower(host));
+                self.on(at + soon, Fault::Disables(host));
+                self.on(at + later, Fault::GetsPower(host));
+                self.on(at + 3 * later, Fault::Enables(host));
+            }
+            3 => {
+                self.on(at, Fault::LosesPower(host));
+                self.on(at + later, Fault::GetsPower(host));
+                self.on(at + 3 * later, Fault::LosesPower(host));
+            }
+            4 => {
+                let forced = self.chance.bool();
+                let (begins, ends) = if forced {
+                    (Fault::ForcesDown(host), Fault::LiftsForcedDown(host))
+                } else {
+                    (Fault::Disables(host), Fault::Enables(host))
+                };
+                self.on(at - soon, begins);
+                self.on(at, Fault::LosesPower(host));
+                self.on(at + later, ends);
+            }
+            5 => {
+                let to = (host + self.chance.usize(1..HOSTS)) % HOSTS;
+                for guest in 0..self.cloud.instances.len() {
+                    if self.cloud.instances[guest].host == host {
+                        self.on(at - 3_000, Fault::Migrates(guest, to));
+                    }
+                }
+                self.on(at, Fault::LosesPower(host));
+                self.on(at + 2_000, Fault::LosesPower(to));
+            }
+            6 => {
+                self.on(at, Fault::LosesPower(host));
+                self.many_at_once(at + soon);
+            }
+            _ => {}
+        }
     }
 
     fn time(&mut self, range: Range<u64>) -> u64 {
@@ -351,7 +408,10 @@ impl BadDay<'_> {
                 );
             }
             25 => self.passing(at, 5_000..120_000, Fault::OwnNova(tandem, false), Fault::OwnNova(tandem, true)),
-            26 => self.passing(at, 5_000..600_000, Fault::Disables(host), Fault::Enables(host)),
+            26 if self.chance.bool() => {
+                self.passing(at, 5_000..600_000, Fault::Disables(host), Fault::Enables(host));
+            }
+            26 => self.passing(at, 5_000..600_000, Fault::ForcesDown(host), Fault::LiftsForcedDown(host)),
             27 => {
                 for again in 0..self.chance.u64(1..4) {
                     self.on(at + again * 7_000, Fault::Edits(host));

@@ -10,6 +10,8 @@ use super::world::{Cloud, Event, HostId, World};
 
 /// Parts the story's text from what it tells.
 pub const LINE: &str = "----";
+/// Begins what the judge says in a story.
+pub const BROKEN: &str = "BROKEN:";
 
 #[derive(Debug, Default)]
 pub struct Story {
@@ -141,8 +143,8 @@ pub fn told(world: &World) -> String {
     for (at, line) in lines.iter().flat_map(|(at, lines)| lines.iter().map(move |line| (at, line))) {
         text.push_str(&format!("{:7.1} {line}\n", *at as f64 / 1000.0));
     }
-    for (at, what) in &world.judge.violations {
-        text.push_str(&format!("{:7.1} BROKEN: {what}\n", *at as f64 / 1000.0));
+    for broken in &world.judge.violations {
+        text.push_str(&format!("{:7.1} {BROKEN} {}\n", broken.at as f64 / 1000.0, broken.what));
     }
     text
 }

@@ -1,4 +1,4 @@
-//! One tandem-ha around the core: what it hears and remembers, its lease, its acts, and how it fails.
+//! One tandem-ha around the core: what it hears and remembers, what it asks, and its acts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,10 @@ use failover::{
 
 use super::bmc::{BmcAnswer, system_of};
 use super::host::{CHANNELS, TCP};
+use super::judge::Promise;
 use super::world::{Event, HostId, MGMT, NETWORK_NAMES, NETWORKS, World};
+
+mod lease;
 
 /// Every clock shows something near this when the story begins.
 const EPOCH_MS: u64 = 1_000_000_000;
@@ -23,6 +26,8 @@ const TIMEOUT_MS: u64 = 10_000;
 const POST_LIMIT_MS: u64 = 120_000;
 /// Longer than every host's pause between two beats.
 const DEAF_MS: u64 = 2_000;
+/// So long after a host is heard again its reboot has been noticed, and what it ran looked up.
+const NOTED_WITHIN_MS: u64 = 10_000;
 /// No decision takes so many steps.
 const MANY_STEPS: usize = 200;
 /// After so long without an open incident nothing can come of looking until something happens.
@@ -68,7 +73,6 @@ struct Memory {
 
 #[derive(Debug)]
 pub struct Tandem {
-    pub index: usize,
     pub alive: bool,
     pub life: u32,
     pub links: [bool; NETWORKS],
@@ -82,6 +86,8 @@ pub struct Tandem {
     memory: Vec<Memory>,
     lease: Option<Lease>,
     basket: Vec<Delivery>,
+    /// When the list of services that it knows was asked for.
+    pub services_asked: u64,
     nova_busy: bool,
     period: u64,
     next_look: u64,
@@ -92,7 +98,7 @@ pub struct Tandem {
 }
 
 impl Tandem {
-    pub fn new(index: usize, world: &World, groups: &[(String, Vec<HostId>)]) -> Self {
+    pub fn new(world: &World, groups: &[(String, Vec<HostId>)]) -> Self {
         let mut seen = Observation::default();
         for (id, host) in world.hosts.iter().enumerate() {
             let mine = groups.iter().filter(|(_, members)| members.contains(&id));
@@ -107,7 +113,6 @@ impl Tandem {
             seen.hosts.insert(host.host.clone(), shown);
         }
         Self {
-            index,
             alive: false,
             life: 0,
             links: [true; NETWORKS],
@@ -120,6 +125,7 @@ impl Tandem {
             memory: vec![Memory::default(); world.hosts.len()],
             lease: None,
             basket: Vec::new(),
+            services_asked: 0,
             nova_busy: false,
             period: BEAT_MS,
             next_look: u64::MAX,
@@ -147,8 +153,27 @@ impl Tandem {
         }
     }
 
+    /// Whether it has heard the host within a span, as far as it knows.
+    pub fn heard_within(&self, now: u64, host: &Host, span: Duration) -> bool {
+        let lately = |last| self.clock(now).since(last) < span;
+        self.seen.hosts[host].channels.iter().any(|channel| channel.last.is_some_and(lately))
+    }
+
     pub fn hears_host(&self, host: HostId) -> bool {
         self.memory[host].paths.iter().any(Option::is_some)
+    }
+
+    pub fn stalled_until(&self) -> u64 {
+        self.stalled_until
+    }
+
+    /// Whether its heartbeats, which say what boot it is, could be heard for a while.
+    pub fn hears_beats_since(&self, now: u64, host: HostId) -> bool {
+        let beats =
+            self.seen.hosts.values().next().map_or(0, |seen| {
+                seen.channels.iter().filter(|channel| channel.kind == ChannelKind::Heartbeat).count()
+            });
+        self.memory[host].paths[..beats].iter().flatten().any(|since| since + NOTED_WITHIN_MS < now)
     }
 
     pub fn leads(&self) -> bool {
@@ -421,7 +446,7 @@ impl World {
         for delivery in std::mem::take(&mut it.basket) {
             match delivery {
                 Delivery::Services { asked, rows } => {
-                    it.nova_busy = false;
+                    (it.nova_busy, it.services_asked) = (false, asked);
                     it.seen.view.nova_answered = Some(clock);
                     for ((seen, memory), row) in it.seen.hosts.values_mut().zip(&mut it.memory).zip(rows.iter()) {
                         seen.schedulable = row.as_ref().map(|row| row.schedulable);
@@ -460,7 +485,7 @@ impl World {
         }
         let changed = self.decides(tandem);
         let now = self.now;
-        let cap = self.longest_pause(tandem);
+        let cap = self.longest_pause();
         let it = &mut self.tandems[tandem];
         if changed {
             (it.period, it.changed_at) = (BEAT_MS, now);
@@ -478,8 +503,7 @@ impl World {
     }
 
     /// Nobody looks seldom at what is under way.
-    fn longest_pause(&self, tandem: usize) -> u64 {
-        let _ = tandem;
+    fn longest_pause(&self) -> u64 {
         let pauses = self.db.ledger.open_incidents().map(|incident| match (incident.phase, &incident.hold) {
             (Phase::Recovered | Phase::PartlyRecovered, _) => 20_000,
             (phase, Some(_)) if phase.holds_the_fence() => 1_000,
@@ -504,7 +528,7 @@ impl World {
             if step == MANY_STEPS {
                 let last = decisions.iter().filter_map(|decision| decision.entry().map(|entry| entry.text));
                 let last = last.collect::<Vec<_>>().join(" | ");
-                self.judge.broken(self.now, format!("it never ends to decide: {last}"));
+                self.judge.broken(self.now, Promise::DecidesOnce, format!("it never ends to decide: {last}"));
                 return changed;
             }
             changed = true;
@@ -661,180 +685,6 @@ impl World {
         self.nudge(tandem);
     }
 
-    // ---- leading ----
-
-    /// Renews the lease, if that is possible. False if somebody else leads.
-    fn renew(&mut self, tandem: usize) -> bool {
-        let now = self.now;
-        let it = &mut self.tandems[tandem];
-        let Some(lease) = it.lease else { return false };
-        if now < it.stalled_until || !self.db.up {
-            return true;
-        }
-        if self.db.generation != lease.generation || self.db.until <= now && !self.renewable(tandem) {
-            let it = &mut self.tandems[tandem];
-            it.lease = None;
-            let (life, at) = (it.life, self.db.until.max(now) + 100);
-            self.at(at, Event::LeaseFree { tandem, life });
-            return false;
-        }
-        let it = &mut self.tandems[tandem];
-        let renewed = now - now % RENEW_MS;
-        let until = it.clock(renewed) + Duration::from_millis(LEASE_MS);
-        it.lease = Some(Lease { until: until.max(lease.until), ..lease });
-        self.db.until = self.db.until.max(renewed + LEASE_MS);
-        true
-    }
-
-    /// A process that was never stopped from renewing has renewed all the while that nothing happened.
-    fn renewable(&self, tandem: usize) -> bool {
-        self.db.holder == Some(tandem) && !self.db_was_away(tandem)
-    }
-
-    fn db_was_away(&self, tandem: usize) -> bool {
-        let it = &self.tandems[tandem];
-        it.stalled_until > self.db.until || self.db_back_at > self.db.until
-    }
-
-    pub fn starts(&mut self, tandem: usize) {
-        let now = self.now;
-        let it = &mut self.tandems[tandem];
-        if it.alive {
-            return;
-        }
-        (it.alive, it.offset, it.stalled_until) = (true, it.machine_offset, 0);
-        it.life += 1;
-        it.forgets(now);
-        let life = it.life;
-        self.forget_absent_bmcs(tandem);
-        self.after(10 + tandem as u64 * 50, Event::LeaseFree { tandem, life });
-        self.paths_change();
-    }
-
-    pub fn forget_absent_bmcs(&mut self, tandem: usize) {
-        for (host, bmc) in self.tandems[tandem].seen.hosts.values_mut().zip(&self.bmcs) {
-            if !bmc.configured {
-                host.power.reading = Power::Absent;
-            }
-        }
-    }
-
-    pub fn crashes(&mut self, tandem: usize) {
-        self.holder_settles(tandem);
-        let it = &mut self.tandems[tandem];
-        (it.alive, it.lease) = (false, None);
-        it.life += 1;
-        if self.tandems.len() == 1 {
-            self.db.until = self.now; // a file lock ends with its process
-        }
-        self.lease_may_be_free();
-    }
-
-    pub fn stalls(&mut self, tandem: usize, ms: u64) {
-        if !self.tandems[tandem].alive {
-            return;
-        }
-        self.holder_settles(tandem);
-        let now = self.now;
-        let it = &mut self.tandems[tandem];
-        (it.stalled_from, it.stalled_until) = (now, now + ms);
-        let life = it.life;
-        self.after(ms, Event::Wakes { tandem, life });
-        self.lease_may_be_free();
-    }
-
-    pub fn wakes(&mut self, tandem: usize, life: u32) {
-        let now = self.now;
-        let it = &mut self.tandems[tandem];
-        if !it.alive || it.life != life {
-            return;
-        }
-        let (clock, from) = (it.clock(now), it.stalled_from);
-        // What came while it was asleep lay in a buffer, and is read now.
-        for (seen, memory) in it.seen.hosts.values_mut().zip(&it.memory) {
-            for (nth, channel) in seen.channels.iter_mut().enumerate() {
-                if memory.paths[nth].is_some_and(|since| since < now && from < now) {
-                    channel.last = Some(clock);
-                }
-            }
-        }
-        (it.seen.view.unbroken_since, it.seen.view.broken_by) = (clock, Some("tandem-ha was asleep".into()));
-        self.nudge(tandem);
-        self.lease_may_be_free();
-    }
-
-    pub fn clock_jumps(&mut self, tandem: usize, ms: i64) {
-        let now = self.now;
-        let it = &mut self.tandems[tandem];
-        it.machine_offset += ms;
-        let clock = it.clock(now);
-        (it.seen.view.unbroken_since, it.seen.view.broken_by) = (clock, Some("the machine's clock jumped".into()));
-        self.nudge(tandem);
-    }
-
-    pub fn database(&mut self, up: bool) {
-        if let Some(holder) = self.db.holder {
-            self.holder_settles(holder);
-        }
-        self.db.up = up;
-        if up {
-            self.db_back_at = self.now;
-        }
-        self.lease_may_be_free();
-    }
-
-    /// The lease as it stands when its holder can no longer renew it.
-    fn holder_settles(&mut self, tandem: usize) {
-        if self.db.holder == Some(tandem) {
-            self.renew(tandem);
-        }
-    }
-
-    fn lease_may_be_free(&mut self) {
-        let at = self.db.until.max(self.now);
-        for tandem in 0..self.tandems.len() {
-            let life = self.tandems[tandem].life;
-            self.at(at + 50 + tandem as u64 * 150, Event::LeaseFree { tandem, life });
-        }
-    }
-
-    pub fn lease_free(&mut self, tandem: usize, life: u32) {
-        if !self.takes(tandem, life, || Event::LeaseFree { tandem, life }) || !self.db.up {
-            return;
-        }
-        if let Some(holder) = self.db.holder {
-            if holder != tandem && self.tandems[holder].leads() && self.now >= self.tandems[holder].stalled_until {
-                self.renew(holder);
-            }
-            if self.tandems[tandem].lease.is_some() && self.renew(tandem) {
-                return;
-            }
-        }
-        if self.db.holder.is_some() && self.db.until > self.now {
-            if self.tandems[tandem].lease.is_none() && self.db.holder == Some(tandem) {
-                self.at(self.db.until + 10, Event::LeaseFree { tandem, life });
-            }
-            return;
-        }
-        self.takes_the_lease(tandem);
-    }
-
-    fn takes_the_lease(&mut self, tandem: usize) {
-        let now = self.now;
-        (self.db.holder, self.db.until) = (Some(tandem), now + LEASE_MS);
-        self.db.generation += 1;
-        let generation = self.db.generation;
-        let clock = self.tandems[tandem].clock(now);
-        self.db.ledger.taken_over(clock);
-        if generation > 1 {
-            self.tell(|_| format!("* tandem-ha {} leads", tandem + 1));
-        }
-        let it = &mut self.tandems[tandem];
-        it.lease = Some(Lease { generation, until: clock + Duration::from_millis(LEASE_MS) });
-        it.begins_to_lead();
-        self.nudge(tandem);
-    }
-
     pub fn guest_of_entry(&self, id: Option<InstanceId>) -> String {
         id.map_or_else(String::new, |id| format!(" {}", self.guest_name(id)))
     }
@@ -886,8 +736,4 @@ impl ActExt for Act {
             Self::ForceDown { .. } | Self::Disable { .. } | Self::ClearForcedDown { .. } | Self::Enable { .. }
         )
     }
-}
-
-pub fn host_of(act: &Act) -> &Host {
-    &act.incident().host
 }

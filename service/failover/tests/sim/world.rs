@@ -124,8 +124,6 @@ pub struct World {
     pub judge: Judge,
     /// For the judge, kept to spare memory: of each instance where it was found running.
     pub copies: Vec<Option<HostId>>,
-    /// Hosts whose BMC said Off while they were on.
-    pub lied: std::collections::BTreeSet<HostId>,
     pub networks: usize,
     pub tcp: bool,
     /// Whether the story is written down.
@@ -159,7 +157,6 @@ impl World {
             bend: Bend::None,
             judge: Judge::default(),
             copies: Vec::new(),
-            lied: std::collections::BTreeSet::new(),
             networks: cloud.networks,
             tcp: cloud.tcp,
             telling,
@@ -173,7 +170,7 @@ impl World {
                 world.hosts[guest.host].guests.push(index);
             }
         }
-        world.tandems = (0..cloud.tandems).map(|index| Tandem::new(index, &world, &cloud.groups)).collect();
+        world.tandems = (0..cloud.tandems).map(|_| Tandem::new(&world, &cloud.groups)).collect();
         for tandem in 0..cloud.tandems {
             world.starts(tandem);
         }
@@ -245,7 +242,9 @@ impl World {
     /// Whatever changes the world happens in here: what was to be heard until now is heard before, and everybody looks up after.
     pub fn changing(&mut self, change: impl FnOnce(&mut Self)) {
         self.settle();
+        self.lies_go_on();
         change(self);
+        self.lies_go_on();
         self.paths_change();
         self.judge_copies();
         for tandem in 0..self.tandems.len() {

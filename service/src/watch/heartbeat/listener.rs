@@ -1,10 +1,15 @@
 //! Hears heartbeats on every network, and believes those that are signed, whole and new.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -67,8 +72,8 @@ impl Listener {
     pub async fn run(mut self) {
         let mut bytes = [0; MOST_BYTES + 1];
         loop {
-            let (length, from) = tokio::select! {
-                received = self.socket.recv_from(&mut bytes) => match received {
+            let Received { length, from, waited } = tokio::select! {
+                received = self.receive(&mut bytes) => match received {
                     Ok(received) => received,
                     Err(why) => {
                         tracing::warn!("heartbeats of network {} cannot be received: {why}", self.network);
@@ -78,14 +83,47 @@ impl Listener {
                 },
                 () = self.beats.closed() => return,
             };
-            let (now, now_ms) = (Instant::now(), unix_ms());
-            if let Some(beat) = self.hearing.hear(&bytes[..length], from.ip(), now, now_ms)
+            let now = Instant::now();
+            let arrived = now.checked_sub(waited).unwrap_or(now);
+            let arrived_ms = unix_ms().saturating_sub(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+            if let Some(beat) = self.hearing.hear(&bytes[..length], from, arrived, arrived_ms)
                 && self.beats.send(beat).await.is_err()
             {
                 return;
             }
         }
     }
+}
+
+/// A packet; and how long it waited in the kernel for us to take it. A host that has died meanwhile must not seem to have lived until now.
+struct Received {
+    length: usize,
+    from: IpAddr,
+    waited: Duration,
+}
+
+impl Listener {
+    async fn receive(&self, bytes: &mut [u8]) -> io::Result<Received> {
+        let socket = self.socket.as_raw_fd();
+        self.socket.async_io(Interest::READABLE, || receive(socket, bytes)).await
+    }
+}
+
+fn receive(socket: RawFd, bytes: &mut [u8]) -> io::Result<Received> {
+    let mut slices = [IoSliceMut::new(bytes)];
+    let mut space = nix::cmsg_space!(TimeSpec);
+    let message = recvmsg::<SockaddrStorage>(socket, &mut slices, Some(&mut space), MsgFlags::empty())?;
+    let arrived = message.cmsgs()?.find_map(|told| match told {
+        ControlMessageOwned::ScmTimestampns(at) => Some(UNIX_EPOCH + Duration::from(at)),
+        _ => None,
+    });
+    // None if the machine's clock was set back in between.
+    let waited = arrived.and_then(|arrived| SystemTime::now().duration_since(arrived).ok()).unwrap_or_default();
+    let from = message.address.as_ref();
+    let v4 = from.and_then(SockaddrStorage::as_sockaddr_in).map(|from| IpAddr::V4(from.ip()));
+    let v6 = || from.and_then(SockaddrStorage::as_sockaddr_in6).map(|from| IpAddr::V6(from.ip()));
+    let from = v4.or_else(v6).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    Ok(Received { length: message.bytes, from, waited })
 }
 
 impl Hearing {
@@ -132,6 +170,7 @@ fn open(address: SocketAddr) -> std::io::Result<UdpSocket> {
         SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
     }
     socket.set_recv_buffer_size(QUEUE_BYTES)?;
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
