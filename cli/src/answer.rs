@@ -67,9 +67,21 @@ pub(crate) struct Armed {
 pub(crate) struct Hosts {
     #[serde(default)]
     pub(crate) armed: Option<bool>,
+    /// None also from a daemon that does not tell.
+    #[serde(default)]
+    pub(crate) armed_by: Option<Arming>,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) view: View,
     pub(crate) hosts: Vec<Host>,
+}
+
+/// The last order to arm or disarm.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Arming {
+    pub(crate) by: Text,
+    pub(crate) why: Text,
+    pub(crate) at: Text,
 }
 
 /// The hosts and the open incidents, of one look.
@@ -77,6 +89,8 @@ pub(crate) struct Hosts {
 pub(crate) struct Status {
     pub(crate) hosts: Hosts,
     pub(crate) incidents: Vec<Incident>,
+    /// Not all that are open.
+    pub(crate) more: bool,
 }
 
 impl Status {
@@ -140,6 +154,15 @@ pub(crate) struct Power {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Incidents {
     pub(crate) incidents: Vec<Incident>,
+    #[serde(default)]
+    more: Option<bool>,
+}
+
+impl Incidents {
+    /// Whether there are more than those that were asked for. A daemon that does not tell has none if it gave fewer.
+    pub(crate) fn more(&self, limit: u32) -> bool {
+        self.more.unwrap_or(self.incidents.len() as u64 >= u64::from(limit))
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -170,6 +193,8 @@ pub(crate) struct Incident {
     #[serde(deserialize_with = "or_default")]
     pub(crate) moves: Vec<Move>,
     #[serde(deserialize_with = "or_default")]
+    pub(crate) restarts: Vec<Restart>,
+    #[serde(deserialize_with = "or_default")]
     pub(crate) timeline: Vec<Event>,
 }
 
@@ -198,6 +223,10 @@ pub(crate) struct Counts {
     pub(crate) moving: u64,
     pub(crate) waiting: u64,
     pub(crate) named: u64,
+    /// Of guests that a reboot stopped: started, and seen to run. None: the incident is none of a reboot.
+    pub(crate) running: Option<u64>,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) asked: u64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -240,6 +269,19 @@ pub(crate) struct Move {
     pub(crate) why: Text,
     pub(crate) intended_at: Text,
     pub(crate) ended_at: Text,
+}
+
+/// A guest that a reboot of its host stopped.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Restart {
+    pub(crate) instance: Text,
+    pub(crate) name: Text,
+    pub(crate) state: Text,
+    pub(crate) attempt: Text,
+    pub(crate) request_id: Text,
+    pub(crate) why: Text,
+    pub(crate) asked_at: Text,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

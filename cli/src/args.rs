@@ -21,7 +21,7 @@ Exit codes:
 Examples:
   tandem status --watch                     what goes on, redrawn every second
   tandem plan cmp1                          what would be done if cmp1 died now
-  tandem incident show 3f2a --follow        one incident, until its instances are back
+  tandem incident show cmp1 --follow        its incident, until its instances are back
   tandem --ha http://127.0.0.1:15868 status";
 
 /// Sees and steers Tandem, which evacuates instances of dead compute hosts
@@ -63,7 +63,8 @@ pub(crate) enum Command {
 Ends with 5 while a host or an incident is held. --json prints the answer of /v2/hosts.
 
 Channels are the ways on which a host shows life; \"4 of 4\" means life on all of them.
-Bars: # moved, ! named (not moved, with a reason), > moving, . waiting.
+Bars: # moved, ! named (not moved, with a reason), > moving, . waiting. After a reboot of the host:
+# running again, ! named (not started), > asked to start, . waiting.
 
 Examples:
   tandem status
@@ -150,12 +151,17 @@ Examples:
     /// Lets a held incident go on
     #[command(after_help = "\
 You overrule the gate that holds the incident: `tandem incident show ID` says which and why.
-ID may be shortened as long as it is unambiguous. Needs the control socket (root).
+Mass failure, flapping and maintenance may be overruled; for any other the reason of the hold says
+what to do. On a partly recovered incident the named instances are looked at once more.
+A host stands for its open incident, else for its newest; its name goes before an id that begins
+like it. Needs the control socket (root).
 
 Examples:
-  sudo tandem release 3f2a --reason 'rack 3 lost its power, the others are fine'")]
+  sudo tandem release cmp1 --reason 'rack 3 lost its power, the others are fine'
+  sudo tandem release cmp1/2 --reason 'the second outage of cmp1, as the log names it'
+  sudo tandem release 3f2a --reason 'an id, as short as is unambiguous'")]
     Release {
-        /// The incident, or the beginning of its id
+        /// The incident: its id or the beginning of it, its host, or HOST/OUTAGE
         #[arg(value_parser = not_empty)]
         id: String,
         /// Why; it stands in the record
@@ -205,17 +211,18 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IncidentCommand {
-    /// The whole story: gates, receipts, moves, timeline
+    /// The whole story: gates, receipts, moves or restarts, timeline
     #[command(after_help = "\
-ID may be shortened as long as it is unambiguous. --follow goes on until the incident is settled
-(recovered, partly recovered or closed); while it is held, it waits. Ctrl-C before that: exit code 130.
+A host stands for its open incident, else for its newest; its name goes before an id that begins
+like it. --follow goes on until the incident is settled (recovered, partly recovered or closed);
+while it is held, it waits. Ctrl-C before that: exit code 130.
 
 Examples:
-  tandem incident show 3f2a
-  tandem incident show 3f2a --follow
+  tandem incident show cmp1
+  tandem incident show cmp1/2 --follow
   tandem incident show 3f2a --json | jq '.incident.moves'")]
     Show {
-        /// The incident, or the beginning of its id
+        /// The incident: its id or the beginning of it, its host, or HOST/OUTAGE
         #[arg(value_parser = not_empty)]
         id: String,
         /// Progress, until it is settled

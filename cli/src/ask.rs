@@ -8,8 +8,9 @@ use crate::out;
 use crate::server::{Answer, Server};
 use crate::show;
 
-/// How many incidents an abbreviated id is sought in.
-const SOUGHT: &str = "1000";
+/// As many as the API gives at once.
+const MOST: u32 = 1000;
+const LATER: &str = "ask again in a moment; `tandem status` says whether Nova answers, `journalctl -u tandem-ha` more";
 const LISTED: &str = "`tandem incidents --all` lists them";
 
 pub(crate) async fn look(server: &Server) -> Result<Status, Failure> {
@@ -19,8 +20,9 @@ pub(crate) async fn look(server: &Server) -> Result<Status, Failure> {
 /// The hosts of this answer, and the incidents that are open now.
 async fn beside(server: &Server, hosts: &Answer) -> Result<Status, Failure> {
     let hosts = hosts.read()?;
-    let open: Incidents = server.get(&["v2", "incidents"], &[("state", "open")]).await?.read()?;
-    Ok(Status { hosts, incidents: open.incidents })
+    let most = MOST.to_string();
+    let open: Incidents = server.get(&["v2", "incidents"], &[("state", "open"), ("limit", &most)]).await?.read()?;
+    Ok(Status { hosts, more: open.more(MOST), incidents: open.incidents })
 }
 
 pub(crate) async fn hosts(server: &Server) -> Result<Answer, Failure> {
@@ -47,8 +49,8 @@ pub(crate) async fn incidents(
     limit: u32,
     json: bool,
 ) -> Result<Ending, Failure> {
-    let limit = limit.to_string();
-    let mut query = vec![("state", if all { "all" } else { "open" }), ("limit", &limit)];
+    let most = limit.to_string();
+    let mut query = vec![("state", if all { "all" } else { "open" }), ("limit", &most)];
     query.extend(host.iter().map(|host| ("host", host.as_str())));
     let answer = server.get(&["v2", "incidents"], &query).await?;
     if json {
@@ -60,7 +62,7 @@ pub(crate) async fn incidents(
     out::print(&match list.incidents.as_slice() {
         [] if all => format!("no incidents{whose}\n"),
         [] => format!("no open incidents{whose}; closed ones: --all\n"),
-        some => show::incidents::text(some, out::paint()),
+        some => show::incidents::text(some, list.more(limit), out::paint()),
     })?;
     Ok(Ending::Done)
 }
@@ -77,7 +79,7 @@ pub(crate) async fn incident(server: &Server, id: &str, json: bool) -> Result<En
 }
 
 pub(crate) async fn plan(server: &Server, host: &str, json: bool) -> Result<Ending, Failure> {
-    let answer = server.get(&["v2", "plan", host], &[]).await.map_err(|failure| no_such_host(failure, host))?;
+    let answer = server.get(&["v2", "plan", host], &[]).await.map_err(|failure| no_plan(failure, host))?;
     if json {
         out::json(&answer)?;
     }
@@ -88,20 +90,49 @@ pub(crate) async fn plan(server: &Server, host: &str, json: bool) -> Result<Endi
     Ok(Ending::held_if(plan.gates.iter().any(Gate::says_no)))
 }
 
+/// A host that there is not; or a plan that cannot be made now, since Nova does not list the instances, or lists them for too many already.
+fn no_plan(failure: Failure, host: &str) -> Failure {
+    match failure {
+        Failure::Refused { call, status: 503, message, .. } => {
+            Failure::Refused { call, status: 503, message, remedy: Some(LATER.to_owned()) }
+        }
+        other => no_such_host(other, host),
+    }
+}
+
 pub(crate) async fn one_incident(server: &Server, id: &str) -> Result<Answer, Failure> {
     server.get(&["v2", "incidents", id], &[]).await.map_err(|failure| no_such_incident(failure, id))
 }
 
-/// The id that begins like `given`, among the newest. A whole one is not sought: it may be older than what is listed.
+/// The id of the incident that is meant: a whole id is taken as it is; a host, or HOST/OUTAGE, is for tandem-ha to find; else it is the
+/// one that begins like this, among the newest.
 pub(crate) async fn whole_id(server: &Server, given: &str) -> Result<String, Failure> {
-    const LENGTH_OF_A_UUID: usize = 36;
-    let given = given.to_lowercase();
-    if given.len() == LENGTH_OF_A_UUID {
-        return Ok(given);
+    let lower = given.to_lowercase();
+    if is_uuid(&lower) {
+        return Ok(lower);
     }
-    let all: Incidents = server.get(&["v2", "incidents"], &[("state", "all"), ("limit", SOUGHT)]).await?.read()?;
+    if let Some(id) = id_by_host(server, given).await? {
+        return Ok(id);
+    }
+    let most = MOST.to_string();
+    let all: Incidents = server.get(&["v2", "incidents"], &[("state", "all"), ("limit", &most)]).await?.read()?;
     let ids = all.incidents.iter().filter_map(|incident| incident.id.get());
-    choose(&given, ids.filter(|id| id.to_lowercase().starts_with(&given)).map(str::to_owned).collect())
+    choose(given, ids.filter(|id| id.to_lowercase().starts_with(&lower)).map(str::to_owned).collect())
+}
+
+fn is_uuid(text: &str) -> bool {
+    let is_dash = |position| matches!(position, 8 | 13 | 18 | 23);
+    text.len() == 36
+        && text.chars().enumerate().all(|(at, c)| if is_dash(at) { c == '-' } else { c.is_ascii_hexdigit() })
+}
+
+/// None where tandem-ha knows no incident by that name.
+async fn id_by_host(server: &Server, given: &str) -> Result<Option<String>, Failure> {
+    match server.get(&["v2", "incidents", given], &[]).await {
+        Ok(answer) => Ok(answer.read::<OneIncident>()?.incident.id.get().map(str::to_owned)),
+        Err(Failure::Refused { status: 404, .. }) => Ok(None),
+        Err(failure) => Err(failure),
+    }
 }
 
 fn choose(given: &str, mut candidates: Vec<String>) -> Result<String, Failure> {
@@ -111,7 +142,7 @@ fn choose(given: &str, mut candidates: Vec<String>) -> Result<String, Failure> {
     match candidates.len() {
         0 => Err(Failure::NotFound {
             what: "incident".to_owned(),
-            message: format!("no id among the newest {SOUGHT} begins with {given:?}"),
+            message: format!("no host {given:?} had one, and no id among the newest {MOST} begins like that"),
             remedy: LISTED.to_owned(),
         }),
         1 => Ok(candidates.remove(0)),

@@ -141,6 +141,8 @@ impl Shown {
         }
         let named = incident.moves.iter().filter(|one| one.state.is("named"));
         let named = named.map(|one| format!("  not moved: {} ({}): {}", one.name, one.instance, one.why));
+        let stopped = incident.restarts.iter().filter(|one| one.state.is("named"));
+        let stopped = stopped.map(|one| format!("  not started: {} ({}): {}", one.name, one.instance, one.why));
         let mut lines = vec![format!(
             "{}: {}, {}{}",
             incident.host,
@@ -148,7 +150,7 @@ impl Shown {
             show::counts(incident.instances),
             took(incident)
         )];
-        lines.extend(named);
+        lines.extend(named.chain(stopped));
         out::print(&(lines.join("\n") + "\n"))
     }
 }
@@ -184,9 +186,9 @@ impl Bars {
 
     fn show(&mut self, incident: &Incident) {
         self.head.set_message(sentence(incident));
-        let Counts { total, moved, named, .. } = incident.instances;
+        let Counts { total, moved, named, running, .. } = incident.instances;
         self.instances.set_length(total.max(1));
-        self.instances.set_position(moved.saturating_add(named));
+        self.instances.set_position(moved.saturating_add(running.unwrap_or(0)).saturating_add(named));
         self.instances.set_message(show::counts(incident.instances));
         self.drop_the_settled(&incident.moves);
         for one in incident.moves.iter().filter(|one| one.state.is("moving")) {

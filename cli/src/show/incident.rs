@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::words::{precisely, since};
 use super::{Paint, Table, bar, counts, gates, held_by, lasted, of_phase, offset, released_by, when};
-use crate::answer::{Event, Incident, Move, Receipt, Text};
+use crate::answer::{Event, Incident, Move, Receipt, Restart, Text};
 
 const BAR_WIDTH: u64 = 20;
 
@@ -12,7 +12,14 @@ pub(crate) fn text(incident: &Incident, now: DateTime<Utc>, paint: Paint) -> Str
     let mut lines = head(incident, now, paint);
     section(&mut lines, "GATES", gates(&incident.gates, paint), paint);
     section(&mut lines, "RECEIPTS", incident.receipts.iter().flat_map(|one| receipt(one, paint)).collect(), paint);
-    section(&mut lines, "MOVES", moves(&incident.moves, now, paint), paint);
+    // Nothing is moved after a reboot, nor started after an outage.
+    let rebooted = incident.kind.is("reboot");
+    if !rebooted || !incident.moves.is_empty() {
+        section(&mut lines, "MOVES", moves(&incident.moves, now, paint), paint);
+    }
+    if rebooted || !incident.restarts.is_empty() {
+        section(&mut lines, "RESTARTS", restarts(&incident.restarts, paint), paint);
+    }
     section(&mut lines, "TIMELINE", timeline(&incident.timeline, &incident.opened_at, paint), paint);
     lines.join("\n") + "\n"
 }
@@ -31,7 +38,7 @@ fn head(incident: &Incident, now: DateTime<Utc>, paint: Paint) -> Vec<String> {
     lines.push(format!("  instances  {} {}", bar(incident.instances, BAR_WIDTH), counts(incident.instances)));
     if let Some(hold) = &incident.hold {
         lines.push(format!("  {}", paint.bad(&held_by(hold))));
-        lines.push(format!("  {}", released_by(&incident.id.to_string())));
+        lines.extend(released_by(hold, &incident.id.to_string()).map(|how| format!("  {how}")));
     }
     lines
 }
@@ -81,7 +88,7 @@ fn moves(moves: &[Move], now: DateTime<Utc>, paint: Paint) -> Vec<String> {
     for one in moves {
         table.row([
             one.name.to_string(),
-            state(one, paint),
+            state(&one.state, paint),
             one.to.to_string(),
             took(one, now),
             one.attempt.to_string(),
@@ -95,11 +102,28 @@ fn moves(moves: &[Move], now: DateTime<Utc>, paint: Paint) -> Vec<String> {
     if moves.is_empty() { Vec::new() } else { table.without_silent_columns().lines("  ", paint) }
 }
 
-fn state(one: &Move, paint: Paint) -> String {
-    match one.state.get() {
-        Some("moved") => paint.good("moved"),
+/// Guests that the reboot stopped, and what became of each.
+fn restarts(restarts: &[Restart], paint: Paint) -> Vec<String> {
+    let mut table = Table::new(&["NAME", "STATE", "TRY", "ASKED", "INSTANCE", "REQUEST", "WHY"]);
+    for one in restarts {
+        table.row([
+            one.name.to_string(),
+            state(&one.state, paint),
+            one.attempt.to_string(),
+            when(&one.asked_at),
+            one.instance.to_string(),
+            one.request_id.to_string(),
+            one.why.to_string(),
+        ]);
+    }
+    if restarts.is_empty() { Vec::new() } else { table.without_silent_columns().lines("  ", paint) }
+}
+
+fn state(state: &Text, paint: Paint) -> String {
+    match state.get() {
+        Some(good @ ("moved" | "running")) => paint.good(good),
         Some("named") => paint.bad("named"),
-        _ => one.state.to_string(),
+        _ => state.to_string(),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Paint, Table, beginning, counts, of_phase, short, when};
 use crate::answer::Incident;
 
-pub(crate) fn text(incidents: &[Incident], paint: Paint) -> String {
+pub(crate) fn text(incidents: &[Incident], more: bool, paint: Paint) -> String {
     let ids: Vec<&str> = incidents.iter().filter_map(|incident| incident.id.get()).collect();
     let digits = short(&ids);
     let mut table = Table::new(&["ID", "HOST", "KIND", "PHASE", "OPENED", "CLOSED", "INSTANCES", "WHY"]);
@@ -19,7 +19,11 @@ pub(crate) fn text(incidents: &[Incident], paint: Paint) -> String {
             incident.why.to_string(),
         ]);
     }
-    table.lines("", paint).join("\n") + "\n"
+    let mut lines = table.lines("", paint);
+    if more {
+        lines.push(format!("... and more: these are the newest {}, --limit N shows others", incidents.len()));
+    }
+    lines.join("\n") + "\n"
 }
 
 /// With what it came to, and with what keeps it from going on.

@@ -17,9 +17,16 @@ pub(crate) fn held_by(hold: &Hold) -> String {
     format!("HELD by the gate \"{}\" since {}: {}", hold.gate, when(&hold.since), hold.why)
 }
 
-/// How an operator lets it go on.
-fn released_by(id: &str) -> String {
-    format!("`tandem release {id} --reason ...` overrules the gate")
+/// How an operator lets it go on, where one command does. Elsewhere the hold's own reason says what is to be done: nobody can overrule
+/// that tandem-ha is blind, or that a host still lives.
+fn released_by(hold: &Hold, id: &str) -> Option<String> {
+    match hold.gate.get()? {
+        "mass failure" | "flapping" | "maintenance" => {
+            Some(format!("`tandem release {id} --reason ...` overrules the gate"))
+        }
+        "armed" => Some("`tandem arm` lets it go on".to_owned()),
+        _ => None,
+    }
 }
 
 /// The colour of a host's standing or an incident's phase. Words that we do not know have none.
@@ -27,7 +34,7 @@ fn of_standing(paint: Paint, word: &str) -> String {
     match word {
         "well" | "settled" | "recovered" | "closed" => paint.good(word),
         "partly silent" | "suspected" | "returning" | "no data" | "partly recovered" | "host returned"
-        | "reintegrating" => paint.warn(word),
+        | "reintegrating" | "restarting guests" => paint.warn(word),
         "confirmed" | "fencing" | "fenced" | "forced down" | "evacuating" | "held" => paint.bad(word),
         other => other.to_owned(),
     }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::words::since;
-use super::{Paint, Table, bar, beginning, counts, held_by, of_phase, of_standing, released_by, short};
+use super::{Paint, Table, bar, beginning, counts, held_by, of_phase, of_standing, released_by, short, when};
 use crate::address::Address;
 use crate::answer::{Channel, Host, Hosts, Incident, Nova, Power, Status};
 
@@ -16,11 +16,12 @@ pub(crate) fn text(status: &Status, address: &Address, now: DateTime<Utc>, paint
 }
 
 pub(crate) fn lines(status: &Status, address: &Address, now: DateTime<Utc>, paint: Paint) -> Vec<String> {
-    let Status { hosts, incidents } = status;
+    let Status { hosts, incidents, more } = status;
     let ids: Vec<&str> = incidents.iter().filter_map(|incident| incident.id.get()).collect();
     let digits = short(&ids);
-    let mut lines =
-        vec![format!("tandem-ha at {address}"), armed(hosts, paint), view(hosts, now, paint), String::new()];
+    let mut lines = vec![format!("tandem-ha at {address}"), armed(hosts, paint)];
+    lines.extend(armed_by(hosts));
+    lines.extend([view(hosts, now, paint), String::new()]);
     lines.extend(table(hosts, digits, now, paint));
     lines.extend(notes(hosts));
     lines.push(String::new());
@@ -29,6 +30,10 @@ pub(crate) fn lines(status: &Status, address: &Address, now: DateTime<Utc>, pain
         false => lines.push(paint.head("OPEN INCIDENTS")),
     }
     lines.extend(incidents.iter().flat_map(|incident| open(incident, digits, now, paint)));
+    if *more {
+        lines.push(paint.bad(&format!("MORE INCIDENTS ARE OPEN: these are the newest {}", incidents.len())));
+        lines.push("`tandem incidents --host HOST` lists those of one host".to_owned());
+    }
     lines
 }
 
@@ -38,6 +43,14 @@ fn armed(hosts: &Hosts, paint: Paint) -> String {
         Some(false) => format!("{}: nothing is fenced or evacuated until `tandem arm`", paint.bad("DISARMED")),
         None => format!("{}: the answer does not say whether it is armed", paint.warn("armed?")),
     }
+}
+
+/// Since when it is so, by whom, and why it was disarmed.
+fn armed_by(hosts: &Hosts) -> Option<String> {
+    let last = hosts.armed_by.as_ref()?;
+    let word = if hosts.armed? { "armed" } else { "disarmed" };
+    let why = last.why.get().filter(|why| *why != word).map_or_else(String::new, |why| format!(": {why}"));
+    Some(format!("  {word} since {} by {}{why}", when(&last.at), last.by))
 }
 
 fn view(hosts: &Hosts, now: DateTime<Utc>, paint: Paint) -> String {
@@ -144,7 +157,7 @@ fn open(incident: &Incident, digits: usize, now: DateTime<Utc>, paint: Paint) ->
     ];
     if let Some(hold) = &incident.hold {
         lines.push(format!("  {}", paint.bad(&held_by(hold))));
-        lines.push(format!("  {}", released_by(id)));
+        lines.extend(released_by(hold, id).map(|how| format!("  {how}")));
     }
     lines
 }

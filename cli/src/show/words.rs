@@ -47,9 +47,10 @@ fn seconds(span: TimeDelta) -> f64 {
     span.as_seconds_f64()
 }
 
-/// `[####>>..]`: # moved, ! named, > moving, . waiting. The unsettled is never drawn as settled.
+/// `[####>>..]`: # moved or running again, ! named, > moving or asked to start, . waiting. The unsettled is never drawn as settled.
 pub(crate) fn bar(counts: Counts, width: u64) -> String {
-    let Counts { total, moved, moving, named, .. } = counts;
+    let Counts { total, moved, moving, named, running, asked, waiting: _ } = counts;
+    let (moved, moving) = (moved.saturating_add(running.unwrap_or(0)), moving.saturating_add(asked));
     if total == 0 {
         return format!("[{}]", " ".repeat(cells(width)));
     }
@@ -65,14 +66,19 @@ fn cells(width: u64) -> usize {
     usize::try_from(width).unwrap_or(0)
 }
 
-/// "5 of 12 moved, 2 moving, 4 waiting, 1 named"; what is none is left out.
+/// "5 of 12 moved, 2 moving, 4 waiting, 1 named", or "5 of 12 run again, ..." after a reboot; what is none is left out.
 pub(crate) fn counts(counts: Counts) -> String {
     if counts.total == 0 {
         return "no instances".to_owned();
     }
-    let rest = [(counts.moving, "moving"), (counts.waiting, "waiting"), (counts.named, "named")];
+    let Counts { total, moved, moving, waiting, named, running, asked } = counts;
+    let rest = [(moving, "moving"), (asked, "asked to start"), (waiting, "waiting"), (named, "named")];
     let rest = rest.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}"));
-    format!("{} of {} moved{}", counts.moved, counts.total, rest.collect::<String>())
+    let done = match running {
+        Some(running) => format!("{running} of {total} run again"),
+        None => format!("{moved} of {total} moved"),
+    };
+    done + &rest.collect::<String>()
 }
 
 #[cfg(test)]
@@ -81,13 +87,15 @@ mod tests {
 
     #[test]
     fn a_bar_is_full_only_when_all_are_settled() {
-        let of = |total, moved, moving, named| bar(Counts { total, moved, moving, named, waiting: 0 }, 10);
+        let of = |total, moved, moving, named| bar(Counts { total, moved, moving, named, ..Counts::default() }, 10);
         assert_eq!(of(12, 0, 0, 0), "[..........]");
         assert_eq!(of(10, 3, 2, 1), "[###!>>....]");
         assert_eq!(of(1000, 999, 0, 0), "[#########.]");
         assert_eq!(of(12, 11, 0, 1), "[#########!]");
         assert_eq!(of(3, u64::MAX, u64::MAX, u64::MAX), "[##########]");
         assert_eq!(of(0, 0, 0, 0), "[          ]");
+        let rebooted = Counts { total: 4, running: Some(1), asked: 1, named: 1, waiting: 1, ..Counts::default() };
+        assert_eq!(bar(rebooted, 8), "[##!!>>..]");
     }
 
     #[test]

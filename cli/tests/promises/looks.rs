@@ -30,7 +30,7 @@ cmp1  3f2a8c11  evacuating  [#####!!!!!>>>>>.....] 1 of 4 moved, 1 moving, 1 wai
   silent on mgmt and storage for 12 s
 ";
     fake.run(&["status"])?.prints(0, &golden.replace("URL", &fake.url));
-    assert_eq!(fake.asked(), ["GET /v2/hosts", "GET /v2/incidents?state=open"]);
+    assert_eq!(fake.asked(), ["GET /v2/hosts", "GET /v2/incidents?state=open&limit=1000"]);
     Ok(())
 }
 
@@ -43,6 +43,82 @@ fn status_ends_with_held_and_says_how_to_release() -> Result<()> {
     assert!(ran.out.contains(held), "{ran:#?}");
     assert!(ran.out.contains("`tandem release 3f2a8c11 --reason ...` overrules the gate"), "{ran:#?}");
     fake.run(&["status", "--json"])?.prints(5, &format!("{}\n", hosts()));
+    Ok(())
+}
+
+#[test]
+fn only_what_a_person_may_overrule_is_to_be_released() -> Result<()> {
+    let release = "`tandem release 3f2a8c11";
+    for (gate, said) in [
+        ("mass failure", Some(release)),
+        ("flapping", Some(release)),
+        ("maintenance", Some(release)),
+        ("armed", Some("  `tandem arm` lets it go on\n")),
+        ("we can see", None),
+        ("somewhere to go", None),
+        ("evidence", None),
+        ("fence", None),
+        ("BMC contradicts", None),
+        ("return", None),
+        ("moon", None),
+    ] {
+        let held = with(summary(), json!({ "hold": with(hold(), json!({ "gate": gate })) }));
+        let one = format!("GET /v2/incidents/{CMP1}");
+        let answers = [
+            ("GET /v2/hosts", 200, hosts()),
+            ("GET /v2/incidents", 200, json!({ "incidents": [&held] })),
+            (one.as_str(), 200, json!({ "incident": held })),
+        ];
+        let fake = Fake::start(Way::Socket, &answers)?;
+        for command in [&["status"][..], &["incident", "show", CMP1]] {
+            let ran = fake.run(command)?;
+            assert!(ran.out.contains(&format!("HELD by the gate \"{gate}\"")), "{ran:#?}");
+            match said {
+                Some(said) => assert!(ran.out.contains(said), "{gate}: {ran:#?}"),
+                None => assert!(!ran.out.contains("`tandem "), "{gate}: {ran:#?}"),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn status_says_who_armed_or_disarmed_when_and_why() -> Result<()> {
+    let with_order = |armed: bool, why: &str| {
+        let by = json!({ "by": "uid 0 (root), pid 7", "why": why, "at": "2026-11-03T03:12:50.000000Z" });
+        with(hosts(), json!({ "armed": armed, "armed_by": by }))
+    };
+    let said = |hosts: Value| -> Result<String> {
+        let answers = [("GET /v2/hosts", 200, hosts), ("GET /v2/incidents", 200, json!({ "incidents": [] }))];
+        Ok(Fake::start(Way::Tcp, &answers)?.run(&["status"])?.out)
+    };
+    let out = said(with_order(false, "switch upgrade"))?;
+    let line = "`tandem arm`\n  disarmed since 2026-11-03 03:12:50Z by uid 0 (root), pid 7: switch upgrade\nsees";
+    assert!(out.contains(line), "{out}");
+    let out = said(with_order(true, "armed"))?;
+    let line = "evacuated\n  armed since 2026-11-03 03:12:50Z by uid 0 (root), pid 7\nsees";
+    assert!(out.contains(line), "{out}");
+    let out = said(with(hosts(), json!({ "armed": false, "armed_by": null })))?;
+    assert!(out.contains("`tandem arm`\nsees"), "{out}");
+    Ok(())
+}
+
+#[test]
+fn that_there_are_more_incidents_than_shown_is_said() -> Result<()> {
+    let list = |more: Value| json!({ "incidents": [summary()], "more": more });
+    let run = |more: Value, command: &[&str]| -> Result<String> {
+        let answers = [("GET /v2/hosts", 200, hosts()), ("GET /v2/incidents", 200, list(more))];
+        Ok(Fake::start(Way::Tcp, &answers)?.run(command)?.out)
+    };
+    let status = run(json!(true), &["status"])?;
+    assert!(status.contains("MORE INCIDENTS ARE OPEN: these are the newest 1\n"), "{status}");
+    assert!(!run(json!(false), &["status"])?.contains("MORE"));
+    let some = run(json!(true), &["incidents", "--limit", "1"])?;
+    assert!(some.ends_with("... and more: these are the newest 1, --limit N shows others\n"), "{some}");
+    assert!(!run(json!(false), &["incidents", "--limit", "1"])?.contains("more"));
+    // A daemon that does not tell.
+    assert!(run(json!(null), &["incidents", "--limit", "1"])?.contains("... and more"));
+    assert!(!run(json!(null), &["incidents", "--limit", "2"])?.contains("more"));
     Ok(())
 }
 
@@ -150,7 +226,82 @@ TIMELINE
   2026-11-03 03:12:58.000Z    +13.9 s  fence     redfish: Off, read twice
 ";
     fake.run(&["incident", "show", "3F2A8C1"])?.prints(0, golden);
-    assert_eq!(fake.asked(), ["GET /v2/incidents?state=all&limit=1000".to_owned(), one]);
+    let sought = ["GET /v2/incidents/3F2A8C1", "GET /v2/incidents?state=all&limit=1000"].map(str::to_owned);
+    assert_eq!(fake.asked(), [&sought[..], &[one]].concat());
+    Ok(())
+}
+
+/// A host that booted by itself: nothing moves.
+fn rebooted() -> Value {
+    let keys = json!({
+        "kind": "reboot", "phase": "closed", "outcome": "rebooted", "moves": [], "receipts": [],
+        "instances": { "total": 4, "moved": 0, "moving": 0, "waiting": 1, "named": 1, "asked": 1, "running": 1 },
+        "restarts": [
+            { "instance": "i1", "name": "vm1", "state": "running", "attempt": 1, "request_id": "req-1", "why": null,
+              "asked_at": "2026-11-03T03:13:00.000000Z" },
+            { "instance": "i2", "name": "vm2", "state": "asked", "attempt": 2, "request_id": null, "why": null,
+              "asked_at": "2026-11-03T03:13:10.000000Z" },
+            { "instance": "i3", "name": "vm3", "state": "waiting", "attempt": 0, "request_id": null, "why": null,
+              "asked_at": null },
+            { "instance": "i4", "name": "vm4", "state": "named", "attempt": 3, "request_id": "req-9",
+              "why": "it did not start", "asked_at": "2026-11-03T03:13:20.000000Z" },
+        ],
+    });
+    with(whole(), keys)
+}
+
+#[test]
+fn the_guests_of_a_host_that_rebooted_are_told_one_by_one() -> Result<()> {
+    let one = format!("GET /v2/incidents/{CMP1}");
+    let fake = Fake::start(Way::Socket, &[(one.as_str(), 200, json!({ "incident": rebooted() }))])?;
+    let ran = fake.run(&["incident", "show", CMP1])?;
+    let golden = "
+RECEIPTS
+  none
+
+RESTARTS
+  NAME  STATE    TRY  ASKED                 INSTANCE  REQUEST  WHY
+  vm1   running  1    2026-11-03 03:13:00Z  i1        req-1    -
+  vm2   asked    2    2026-11-03 03:13:10Z  i2        -        -
+  vm3   waiting  0    -                     i3        -        -
+  vm4   named    3    2026-11-03 03:13:20Z  i4        req-9    it did not start
+
+TIMELINE
+";
+    assert!(ran.out.contains(golden), "{ran:#?}");
+    let counted = "[#####!!!!!>>>>>.....] 1 of 4 run again, 1 asked to start, 1 waiting, 1 named\n";
+    assert!(ran.out.contains(counted), "{ran:#?}");
+    Ok(())
+}
+
+#[test]
+fn following_a_reboot_ends_with_the_guests_that_did_not_start() -> Result<()> {
+    let one = format!("GET /v2/incidents/{CMP1}");
+    let before = with(rebooted(), json!({ "phase": "restarting guests", "outcome": null, "closed_at": null }));
+    let answers = [(&*one, 200, json!({ "incident": before })), (&*one, 200, json!({ "incident": rebooted() }))];
+    let fake = Fake::start(Way::Socket, &answers)?;
+    let ran = fake.run(&["incident", "show", CMP1, "--follow", "--interval", "0.1"])?;
+    let golden = "\
+cmp1: closed, 1 of 4 run again, 1 asked to start, 1 waiting, 1 named
+  not started: vm4 (i4): it did not start
+";
+    assert!(ran.out.ends_with(golden), "{ran:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_host_stands_for_its_incident() -> Result<()> {
+    for (given, path) in [("cmp1", "cmp1"), ("cmp1/2", "cmp1%2F2"), ("Rack 3", "Rack%203")] {
+        let (by_host, by_id) = (format!("GET /v2/incidents/{path}"), format!("GET /v2/incidents/{CMP1}"));
+        let answer = json!({ "incident": whole() });
+        let fake = Fake::start(Way::Socket, &[(&by_host, 200, answer.clone()), (&by_id, 200, answer)])?;
+        for more in [&[][..], &["--follow"]] {
+            let ran = fake.run(&[&["incident", "show", given], more].concat())?;
+            assert_eq!(ran.code, Some(0), "{ran:#?}");
+            assert!(ran.out.starts_with(&format!("incident {CMP1}\n")), "{ran:#?}");
+        }
+        assert_eq!(fake.asked(), [&*by_host, &*by_id, &*by_host, &*by_id]);
+    }
     Ok(())
 }
 
@@ -187,7 +338,8 @@ fn an_unknown_incident_or_host_is_not_found() -> Result<()> {
     ];
     let fake = Fake::start(Way::Socket, &answers)?;
     fake.run(&["incident", "show", id])?.fails(4, &["there is no incident 0000", "tandem incidents --all"]);
-    fake.run(&["incident", "show", "ffff", "--follow"])?.fails(4, &["no such incident: no id among", "\"ffff\""]);
+    fake.run(&["incident", "show", "ffff", "--follow"])?
+        .fails(4, &["no such incident: no host \"ffff\"", "no id among the newest 1000"]);
     fake.run(&["plan", "cmp/9"])?.fails(4, &["no such host: cmp/9: Nova has no host cmp/9", "tandem status"]);
     Ok(())
 }
@@ -215,6 +367,14 @@ INSTANCES
     fake.run(&["plan", "cmp1", "--json"])?.prints(5, &format!("{}\n", plan(false)));
     let ran = Fake::start(Way::Tcp, &[("GET /v2/plan/cmp1", 200, plan(true))])?.run(&["plan", "cmp1"])?;
     assert_eq!(ran.code, Some(0), "{ran:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_plan_that_cannot_be_made_now_is_to_be_asked_for_again() -> Result<()> {
+    let busy = "the instances of cmp1 could not be looked up: 4 dry runs are under way already: try again";
+    let fake = Fake::start(Way::Tcp, &[("GET /v2/plan/cmp1", 503, error(503, busy))])?;
+    fake.run(&["plan", "cmp1"])?.fails(1, &[busy, "ask again in a moment"]);
     Ok(())
 }
 

@@ -40,7 +40,25 @@ HELD by the gate \"mass failure\" since 2026-11-03 03:12:50Z: 2 of 3 hosts are s
 `tandem incident show 3f2a8c11-5b0e-4a57-9d1c-000000000001 --follow` shows how it goes on
 ";
     fake.run(&["release", "3f2a", "--reason", "rack 3 lost power"])?.prints(0, golden);
-    assert_eq!(fake.asked()[1], format!("{post} {{\"reason\":\"rack 3 lost power\"}}"));
+    assert_eq!(fake.asked()[2], format!("{post} {{\"reason\":\"rack 3 lost power\"}}"));
+    Ok(())
+}
+
+#[test]
+fn release_takes_what_the_log_and_the_holds_call_an_incident() -> Result<()> {
+    let post = format!("POST /v2/incidents/{CMP1}/release");
+    let one = json!({ "incident": summary() });
+    for (given, path) in [("cmp1", "cmp1"), ("cmp1/2", "cmp1%2F2")] {
+        let by_host = format!("GET /v2/incidents/{path}");
+        let fake = Fake::start(Way::Socket, &[(&by_host, 200, one.clone()), (&post, 200, one.clone())])?;
+        let ran = fake.run(&["release", given, "--reason", "r"])?;
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        assert_eq!(fake.asked(), [by_host, format!("{post} {{\"reason\":\"r\"}}")]);
+    }
+    let several = "\"cmp1\" has several open incidents: name one by its id, a and b";
+    let fake = Fake::start(Way::Socket, &[("GET /v2/incidents/cmp1", 409, error(409, several))])?;
+    fake.run(&["release", "cmp1", "--reason", "r"])?.fails(1, &[several]);
+    assert_eq!(fake.asked().len(), 1, "nothing is released");
     Ok(())
 }
 
