@@ -41,6 +41,8 @@ pub struct World {
 struct NovaMemory {
     updated_at: Option<DateTime<Utc>>,
     reported: Option<Time>,
+    /// When the answer was asked for that showed it.
+    asked_for_report: Option<Time>,
     reported_before: Option<Time>,
     reports: u32,
     up: bool,
@@ -132,9 +134,9 @@ impl World {
         let by_us = memory.editing > 0 || memory.edited.is_some_and(|edited| sent <= edited);
         let first_after_edit = memory.edited.take_if(|edited| sent > *edited).is_some();
         if advanced && !by_us && !first_after_edit {
-            memory.reported_before = memory.reported.filter(|_| memory.reports > 0);
+            memory.reported_before = memory.asked_for_report.filter(|_| memory.reports > 0);
             memory.reports += 1;
-            memory.reported = Some(now);
+            (memory.reported, memory.asked_for_report) = (Some(now), Some(sent));
         }
         memory.updated_at = service.updated_at.or(memory.updated_at);
         let up = service.state == ServiceState::Up;

@@ -58,7 +58,7 @@ pub struct ServiceSeen {
     pub reported: Option<Time>,
     /// At how many polls it has advanced since the last edit of ours. Somebody else's edit advances it once; a living service goes on.
     pub reports: u32,
-    /// When we had noticed the advance before the last, if no edit of ours came between.
+    /// When we had asked for what showed the advance before the last, if no edit of ours came between: an answer that took long tells of the past.
     pub reported_before: Option<Time>,
 }
 

@@ -69,3 +69,13 @@ fn the_same_seed_is_the_same_day() {
         assert!(!one.story.is_empty() && one.story == two.story, "seed {seed} is told in two ways");
     }
 }
+
+/// What was wrong then: Nova's stale word taken for a guest, an order that was never taken, a BMC waited for without end, a host that fell silent
+/// again while its guests were started, a nova-compute that nobody listened to while its host was fenced, reports that a slow Nova told late.
+#[test]
+fn on_days_that_once_broke_a_promise_it_is_kept() {
+    for seed in [18, 20, 196, 214, 352, 491, 713, 1010, 1016, 1204, 1474, 1539, 5282] {
+        let outcome = play(seed, Bend::None, false);
+        assert!(outcome.is_well(), "make sim SEED={seed}: {}", outcome.violations[0].what);
+    }
+}

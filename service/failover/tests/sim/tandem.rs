@@ -63,6 +63,7 @@ struct Memory {
     updated_at: Option<u64>,
     reports: u32,
     reported: Option<Time>,
+    asked_for_report: Option<Time>,
     reported_before: Option<Time>,
     editing: u32,
     edited: Option<u64>,
@@ -448,6 +449,7 @@ impl World {
                 Delivery::Services { asked, rows } => {
                     (it.nova_busy, it.services_asked) = (false, asked);
                     it.seen.view.nova_answered = Some(clock);
+                    let asked = (asked, Time((EPOCH_MS + asked).saturating_add_signed(it.offset)));
                     for ((seen, memory), row) in it.seen.hosts.values_mut().zip(&mut it.memory).zip(rows.iter()) {
                         seen.schedulable = row.as_ref().map(|row| row.schedulable);
                         seen.nova = row.as_ref().map_or(NovaSeen::NoData, |row| listed(memory, row, asked, clock));
@@ -694,14 +696,14 @@ fn line(world: &World, entry: &failover::Entry) -> String {
     format!("  {}{}: {}", entry.id, world.guest_of_entry(entry.instance), entry.text)
 }
 
-fn listed(memory: &mut Memory, row: &Row, asked: u64, clock: Time) -> NovaSeen {
+fn listed(memory: &mut Memory, row: &Row, (asked, asked_clock): (u64, Time), clock: Time) -> NovaSeen {
     let advanced = memory.updated_at.is_some_and(|known| row.updated_at > known);
     let by_us = memory.editing > 0 || memory.edited.is_some_and(|edited| asked <= edited);
     let first_after_edit = memory.edited.take_if(|edited| asked > *edited).is_some();
     if advanced && !by_us && !first_after_edit {
-        memory.reported_before = memory.reported.filter(|_| memory.reports > 0);
+        memory.reported_before = memory.asked_for_report.filter(|_| memory.reports > 0);
         memory.reports += 1;
-        memory.reported = Some(clock);
+        (memory.reported, memory.asked_for_report) = (Some(clock), Some(asked_clock));
     }
     memory.updated_at = Some(row.updated_at);
     NovaSeen::Listed(ServiceSeen {
