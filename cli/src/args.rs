@@ -43,7 +43,7 @@ pub(crate) struct ServerArgs {
     /// File with the address: `ha = "URL"`
     #[arg(long, global = true, value_name = "FILE", help_heading = "Server")]
     pub(crate) config: Option<PathBuf>,
-    /// Seconds until an answer must be there, whole
+    /// Seconds until the whole answer must be there
     #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     #[arg(help_heading = "Server")]
     pub(crate) timeout: Duration,

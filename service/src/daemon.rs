@@ -44,14 +44,15 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     let mut watchers = JoinSet::new();
     listen(&config, &events, &mut watchers).await?;
     probe(&config, clock, &events, &mut watchers);
-    for (name, bmc) in bmcs.iter() {
-        watchers.spawn(power::run(name.clone(), Arc::clone(bmc), wanted.clone(), clock, events.clone()));
-    }
     watchers.spawn(nova::run(cloud.clone(), config.openstack.poll, clock, events.clone()));
     watchers.spawn(nova::watch_aggregates(cloud.clone(), events.clone()));
     watchers.spawn(nova::watch_bare_metal(cloud.clone(), events.clone()));
     let desk = Desk::new(shown, requests(&events, &mut watchers));
     let api = api::bind(&config.api.listen, &config.control_socket).await?;
+    // Last of what may fail: a daemon that cannot start must not log in at every BMC each time.
+    for (name, bmc) in bmcs.iter() {
+        watchers.spawn(power::run(name.clone(), Arc::clone(bmc), wanted.clone(), clock, events.clone()));
+    }
     let served = tokio::spawn(api::serve(api, desk, store.clone(), stop.clone()));
     say_hello(&config, &cloud, &ledger);
 

@@ -59,7 +59,7 @@ fn view(hosts: &Hosts, now: DateTime<Utc>, paint: Paint) -> String {
         Some(ago) => format!("Nova answered {ago} ago"),
         None => "Nova has not answered yet".to_owned(),
     };
-    let why = view.why.get().map_or_else(String::new, |why| format!("{why}; "));
+    let why = view.why.get().filter(|why| **why != nova).map_or_else(String::new, |why| format!("{why}; "));
     match view.sees {
         Some(true) => format!("{}: {why}{nova}", paint.good("sees")),
         Some(false) => format!("{}: {why}{nova}; nothing is decided while it does not see", paint.bad("BLIND")),
@@ -68,6 +68,9 @@ fn view(hosts: &Hosts, now: DateTime<Utc>, paint: Paint) -> String {
 }
 
 fn table(hosts: &Hosts, digits: usize, now: DateTime<Utc>, paint: Paint) -> Vec<String> {
+    if hosts.hosts.is_empty() && hosts.view.nova_answered_at.get().is_none() {
+        return vec!["no hosts yet: Nova has not answered; tandem-ha's log says why".to_owned()];
+    }
     if hosts.hosts.is_empty() {
         return vec!["no hosts: Nova lists no nova-compute that Tandem watches".to_owned()];
     }

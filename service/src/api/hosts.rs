@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use failover::{
     Arming, Channel, ChannelKind, Host, HostRecord, HostSeen, Incident, NovaSeen, Power, ServiceSeen, standing,
 };
@@ -97,7 +98,8 @@ pub(super) fn find(board: &Board, wanted: &str) -> Result<Host, ApiError> {
     match found.as_slice() {
         [host] => Ok((*host).clone()),
         [] if board.seen.view.nova_answered.is_none() => {
-            Err(ApiError::not_found(format!("there is no host {wanted:?}: Nova has not answered yet")))
+            let message = format!("whether there is a host {wanted:?} is not known yet: Nova has not answered");
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message))
         }
         [] => Err(ApiError::not_found(format!("there is no host {wanted:?}: Nova lists no such compute service"))),
         several => {

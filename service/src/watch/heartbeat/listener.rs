@@ -53,6 +53,10 @@ impl Listener {
 
     fn bind(network: &str, address: SocketAddr, key: &Key, beats: &mpsc::Sender<Beat>) -> Result<Self, Error> {
         let socket = open(address).map_err(|source| Error::Listen { network: network.to_owned(), address, source })?;
+        let ip = address.ip();
+        if let Err(why) = std::net::UdpSocket::bind((ip, 0)) {
+            tracing::warn!("nothing is heard on network {network} until this machine has the address {ip}: {why}");
+        }
         let network: Arc<str> = network.into();
         let (guard, refusals) = (Guard::default(), Refusals::default());
         let hearing = Hearing { network: Arc::clone(&network), key: key.clone(), guard, refusals };
