@@ -79,16 +79,37 @@ fn variables() -> impl Iterator<Item = (String, String)> {
 
 /// All that can be known without asking anybody: also who we are to Keystone, unless this is the file of a compute host.
 fn check(file: &Path, loaded: &Loaded) -> Result<()> {
-    for warning in &loaded.warnings {
+    let shown = file.display();
+    let mut warnings = loaded.warnings.clone();
+    if !loaded.config.is_for_a_sender() {
+        warnings.extend(missing_directories(&loaded.config));
+    }
+    for warning in &warnings {
         println!("warning: {warning}");
     }
-    let shown = file.display();
-    if !loaded.config.is_for_a_sender() {
+    let reader = if loaded.config.is_for_a_sender() {
+        "tandem-ha heartbeat"
+    } else {
         let cloud = cloud(&loaded.config).with_context(|| format!("{shown}: openstack.cloud"))?;
         println!("{}: {}", cloud.origin, cloud.credentials);
-    }
-    println!("{shown}: can be used, {} warnings", loaded.warnings.len());
+        "tandem-ha"
+    };
+    println!("{shown}: can be used by `{reader}`, {} warnings", warnings.len());
     Ok(())
+}
+
+/// They may be there only once the unit has started.
+fn missing_directories(config: &Config) -> Vec<String> {
+    let written = [("store.path", &config.store.path), ("control_socket", &config.control_socket)];
+    let missing = written.into_iter().filter_map(|(key, path)| Some((key, path.parent()?)));
+    let missing = missing.filter(|(_, directory)| !directory.as_os_str().is_empty() && !directory.is_dir());
+    let told = |(key, directory): (&str, &Path)| {
+        let directory = directory.display();
+        format!(
+            "{key}: there is no directory {directory} now; systemd makes /run/tandem and /var/lib/tandem, any other must be made"
+        )
+    };
+    missing.map(told).collect()
 }
 
 /// The cloud as the daemon will find it.
