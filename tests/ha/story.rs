@@ -513,6 +513,22 @@ networks = [{{ name = "mgmt", listen = "{}" }}, {{ name = "storage", listen = "{
         }
     }
 
+    /// What is not known to be accepted is asked again only after Nova has looked at its guests by itself, in 11 minutes.
+    pub(crate) async fn all_restarts_are_accepted(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let incident = self.incident().await;
+            let restarts = incident["restarts"].as_array().map(Vec::as_slice).unwrap_or_default();
+            if !restarts.is_empty() && restarts.iter().all(|restart| restart["request_id"].is_string()) {
+                return;
+            }
+            if Instant::now() > deadline {
+                self.fail("all restarts are accepted");
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     async fn incidents(&self) -> Vec<Value> {
         let told = self.get(&format!("/v2/incidents?host={DOOMED}")).await;
         let all = told["incidents"].as_array().cloned().unwrap_or_default();
