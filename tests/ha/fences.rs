@@ -61,11 +61,7 @@ async fn a_bmc_of_another_machine_is_never_told_to_switch_off() {
     let mut story = Story::prepared().await;
     story.bmc().names(Some(Uuid::new_v4()));
     story.start();
-    story
-        .until("the others are bound, all are heard", || {
-            story.count("its BMC is bound to it") == 2 && story.count("kind=Heartbeat") == 6
-        })
-        .await;
+    story.others_are_bound_and_all_are_heard().await;
     story.machine(DOOMED).cut_off(&NETWORKS);
     story.says("held by fence: its BMC controls another machine (System UUID").await;
     sleep(Duration::from_secs(1)).await; // more than a fence would take now

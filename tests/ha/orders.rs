@@ -85,7 +85,7 @@ async fn a_person_fences_a_host_that_has_no_bmc() {
     );
     story.reconfigure(&bmc, "");
     story.start();
-    story.until("the others are bound", || story.count("its BMC is bound to it") == 2).await;
+    story.others_are_bound_and_all_are_heard().await;
     story.dies();
     story.says("held by fence: no BMC is configured").await;
     let (status, said) =

@@ -380,6 +380,15 @@ networks = [{{ name = "mgmt", listen = "{}" }}, {{ name = "storage", listen = "{
         .await;
     }
 
+    /// Where the BMC of [`DOOMED`] cannot be bound.
+    pub(crate) async fn others_are_bound_and_all_are_heard(&self) {
+        let hosts = self.machines.len();
+        self.until("the others are bound, all are heard", || {
+            self.count("its BMC is bound to it") == hosts - 1 && self.count("kind=Heartbeat") == 2 * hosts
+        })
+        .await;
+    }
+
     pub(crate) async fn until(&self, what: &str, mut seen: impl FnMut() -> bool) {
         if until(|| seen().then_some(())).await.is_none() {
             self.fail(what);
