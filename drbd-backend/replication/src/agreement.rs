@@ -1,0 +1,200 @@
+//! The control document is changed by the Primary, and a change is answered once every in-sync replica has stored it.
+
+use std::collections::VecDeque;
+
+use crate::control::{Change, Control};
+use crate::disk::Work;
+use crate::metadata::Metadata;
+use crate::names::{Link, OrderId};
+use crate::table::Stage;
+use crate::{Cx, Effect, Message, Part, Refusal, Replica};
+
+/// The document as it is about to be.
+#[derive(Debug)]
+pub(crate) struct ControlRun {
+    document: Control,
+    pub(crate) orders: Vec<OrderId>,
+}
+
+/// What is durable of the document here, and who waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct Keeping {
+    kept: u64,
+    under_way: bool,
+    next: Option<Control>,
+    links: Vec<(u64, Link)>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    Change {
+        order: OrderId,
+        change: Change,
+    },
+    /// The hosts of these attachments are fenced.
+    Fence {
+        version: u64,
+        clients: Vec<u32>,
+    },
+}
+
+pub(crate) type Queue = VecDeque<Wanted>;
+
+impl Replica {
+    pub(crate) fn newest_control(&self) -> Control {
+        let run = self.primary().and_then(|primary| primary.control.as_ref());
+        run.map_or_else(|| self.control.clone(), |run| run.document.clone())
+    }
+
+    /// Whether this client may begin something: what is about to be revoked may not any more, what is about to be attached not yet.
+    pub(crate) fn admits(&self, client: u32) -> bool {
+        let epoch = self.record().epoch;
+        let run = self.primary().and_then(|primary| primary.control.as_ref());
+        self.control.admits(client, epoch) && run.is_none_or(|run| run.document.admits(client, epoch))
+    }
+
+    pub(crate) fn hosts_fenced(&mut self, version: u64, clients: &[u32], cx: &mut Cx<'_>) {
+        if version <= self.fences.0 {
+            return;
+        }
+        self.fences = (version, clients.to_vec());
+        self.take_fences_in(cx);
+    }
+
+    pub(crate) fn take_fences_in(&mut self, cx: &mut Cx<'_>) {
+        let (version, clients) = self.fences.clone();
+        if version <= self.newest_control().fences {
+            return;
+        }
+        if let Some(primary) = self.primary_mut() {
+            primary.control_next.push_back(Wanted::Fence { version, clients });
+            self.control_further(cx);
+        }
+    }
+
+    pub(crate) fn order_change(&mut self, order: OrderId, change: Change, cx: &mut Cx<'_>) {
+        let Some(primary) = self.primary_mut() else {
+            let outcome = Err(self.not_primary());
+            return cx.out.push(Effect::Report { order, outcome });
+        };
+        primary.control_next.push_back(Wanted::Change { order, change });
+        self.control_further(cx);
+    }
+
+    pub(crate) fn control_further(&mut self, cx: &mut Cx<'_>) {
+        let epoch = self.record().epoch;
+        loop {
+            let Part::Primary(primary) = &mut self.part else { return };
+            if primary.control.is_some() || !primary.is_serving() || primary.stopped {
+                return;
+            }
+            let Some(wanted) = primary.control_next.pop_front() else { return };
+            let (orders, document) = match wanted {
+                Wanted::Fence { version, clients } => (vec![], Ok(self.control.fenced(version, &clients))),
+                Wanted::Change { order, change } => (vec![order], self.control.changed(&change, epoch)),
+            };
+            match document {
+                Ok(document) => self.begin_control(ControlRun { document, orders }, cx),
+                Err(misfit) => {
+                    let refusal = Refusal::Invalid(misfit.to_string());
+                    report(orders, &Err(refusal), cx);
+                }
+            }
+        }
+    }
+
+    fn begin_control(&mut self, run: ControlRun, cx: &mut Cx<'_>) {
+        let document = run.document.clone();
+        if let Some(primary) = self.primary_mut() {
+            primary.control = Some(run);
+        }
+        if document.version > self.control.version {
+            self.keep_control(document.clone(), cx);
+            for link in self.peers.iter().filter_map(crate::peer::Peer::along) {
+                self.send(link, Message::Control(Box::new(document.clone())), None, cx);
+            }
+        }
+        self.complete_control(cx);
+    }
+
+    /// Answered once it is stored everywhere, and what revoked clients had begun has ended.
+    pub(crate) fn complete_control(&mut self, cx: &mut Cx<'_>) {
+        let may_answer = self.may_answer(cx.now);
+        let epoch = self.record().epoch;
+        let Some(run) = self.primary().and_then(|primary| primary.control.as_ref()) else { return };
+        let version = run.document.version;
+        let view = self.primary().map(|primary| primary.view).unwrap_or_default();
+        let stored =
+            self.keeping.kept >= version && view.iter().all(|node| self.peers[node.index()].control >= version);
+        let begun = self.table.any(|entry| {
+            entry.stage != Stage::Trailing
+                && entry.kind.request().is_some_and(|(_, client)| !run.document.admits(client, epoch))
+        });
+        if !stored || begun || !may_answer {
+            return;
+        }
+        let Some(run) = self.primary_mut().and_then(|primary| primary.control.take()) else { return };
+        self.control = run.document;
+        report(run.orders, &Ok(()), cx);
+        self.control_further(cx);
+    }
+
+    /// A new Primary's document stands above whatever a peer may have stored and nobody was told of.
+    pub(crate) fn outdo_control(&mut self, stored: u64, cx: &mut Cx<'_>) {
+        if stored <= self.control.version {
+            return;
+        }
+        self.control.version = stored + 1;
+        self.keep_control(self.control.clone(), cx);
+        for link in self.peers.iter().filter_map(crate::peer::Peer::along) {
+            self.send(link, Message::Control(Box::new(self.control.clone())), None, cx);
+        }
+    }
+
+    pub(crate) fn control_received(&mut self, link: Link, control: Control, cx: &mut Cx<'_>) {
+        let version = control.version;
+        if version <= self.keeping.kept {
+            return self.send(link, Message::ControlStored { version }, None, cx);
+        }
+        self.keeping.links.push((version, link));
+        if version > self.control.version {
+            self.control = control;
+            self.keep_control(self.control.clone(), cx);
+        }
+    }
+
+    fn keep_control(&mut self, control: Control, cx: &mut Cx<'_>) {
+        if self.keeping.under_way {
+            self.keeping.next = Some(control);
+            return;
+        }
+        self.keeping.under_way = true;
+        let version = control.version;
+        self.keep(Work::Control { version }, Metadata::Control(Box::new(control)), cx);
+    }
+
+    pub(crate) fn control_is_kept(&mut self, version: u64, cx: &mut Cx<'_>) {
+        self.keeping.kept = version;
+        self.keeping.under_way = false;
+        if let Some(next) = self.keeping.next.take() {
+            self.keep_control(next, cx);
+        }
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.keeping.links).into_iter().partition(|(wanted, _)| *wanted <= version);
+        self.keeping.links = later;
+        for (version, link) in due {
+            self.send(link, Message::ControlStored { version }, None, cx);
+        }
+        self.complete_control(cx);
+    }
+
+    pub(crate) fn control_found(&mut self) {
+        self.keeping.kept = self.control.version;
+    }
+}
+
+fn report(orders: Vec<OrderId>, outcome: &Result<(), Refusal>, cx: &mut Cx<'_>) {
+    for order in orders {
+        cx.out.push(Effect::Report { order, outcome: outcome.clone() });
+    }
+}

@@ -1,0 +1,108 @@
+//! The control document of a volume: what clients and operators have agreed with it, which must survive a takeover.
+
+use core::fmt;
+
+/// Stored on every in-sync replica before a change of it is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Control {
+    /// Counts its changes.
+    pub version: u64,
+    /// The list of fenced hosts is taken in up to this version.
+    pub fences: u64,
+    pub attachments: Vec<Attachment>,
+    /// Persistent reservations of SCSI, as the target encodes them.
+    pub reservations: Vec<u8>,
+}
+
+/// One host's right to use the volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its number in requests; never used again in this volume.
+    pub client: u32,
+    /// As the client named it, so that asking twice makes one.
+    pub id: u128,
+    /// The host's name in Nova.
+    pub host: String,
+    /// The iSCSI name, or empty.
+    pub initiator: String,
+    pub read_only: bool,
+    /// The record's epoch when it began: an older one is refused.
+    pub epoch: u64,
+    pub revoked: bool,
+}
+
+/// One change of the control document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// As given but for its number and epoch. An attachment of this id that is not revoked stays as it is.
+    Attach(Attachment),
+    /// It begins no write any more, and those begun are finished. Unknown is as good as revoked.
+    Revoke { id: u128 },
+    /// In place of what was there.
+    Reserve(Vec<u8>),
+}
+
+/// Why a change does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Misfit {
+    /// An attachment of this id was revoked: a new one needs an id of its own.
+    WasRevoked { id: u128 },
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WasRevoked { id } => write!(f, "attachment {id:x} was revoked; a new one needs a new id"),
+        }
+    }
+}
+
+impl Control {
+    /// The document after this change; the same version where it changes nothing.
+    ///
+    /// # Errors
+    /// The change does not fit.
+    pub fn changed(&self, change: &Change, epoch: u64) -> Result<Self, Misfit> {
+        let mut next = self.clone();
+        next.apply(change, epoch)?;
+        if next != *self {
+            next.version += 1;
+        }
+        Ok(next)
+    }
+
+    fn apply(&mut self, change: &Change, epoch: u64) -> Result<(), Misfit> {
+        match change {
+            Change::Attach(wanted) => match self.attachments.iter().find(|it| it.id == wanted.id) {
+                Some(it) if it.revoked => return Err(Misfit::WasRevoked { id: wanted.id }),
+                Some(it) if it.epoch == epoch => {}
+                _ => {
+                    let client = self.attachments.iter().map(|it| it.client).max().unwrap_or(0) + 1;
+                    self.attachments.retain(|it| it.id != wanted.id);
+                    self.attachments.push(Attachment { client, epoch, revoked: false, ..wanted.clone() });
+                }
+            },
+            Change::Revoke { id } => {
+                self.attachments.iter_mut().filter(|it| it.id == *id).for_each(|it| it.revoked = true);
+            }
+            Change::Reserve(bytes) => self.reservations.clone_from(bytes),
+        }
+        Ok(())
+    }
+
+    /// These attachments are of hosts that are fenced.
+    #[must_use]
+    pub fn fenced(&self, version: u64, clients: &[u32]) -> Self {
+        let mut next = self.clone();
+        next.fences = next.fences.max(version);
+        next.attachments.iter_mut().filter(|it| clients.contains(&it.client)).for_each(|it| it.revoked = true);
+        next.version += 1;
+        next
+    }
+
+    /// Whether this client may begin a write or a read. Client 0 is the node itself.
+    #[must_use]
+    pub fn admits(&self, client: u32, epoch: u64) -> bool {
+        client == 0 || self.attachments.iter().any(|it| it.client == client && !it.revoked && it.epoch == epoch)
+    }
+}
