@@ -157,7 +157,7 @@ impl Replica {
                 match what {
                     _ if primary.quiet.is_some() => refuse(Refusal::Busy, cx),
                     Order::HandOver(to) if !fit || !primary.view.contains(to) => refuse(Refusal::Unfit(to), cx),
-                    Order::HandOver(to) => primary.quiet = Some(Quiet::HandOver { to, order }),
+                    Order::HandOver(to) => primary.quiet = Some(Quiet::HandOver { to, order: Some(order) }),
                     _ => primary.quiet = Some(Quiet::Demote { order }),
                 }
             }
@@ -196,13 +196,13 @@ impl Replica {
         }
     }
 
-    fn hand_over(&mut self, to: Node, order: OrderId, cx: &mut Cx<'_>) {
+    fn hand_over(&mut self, to: Node, order: Option<OrderId>, cx: &mut Cx<'_>) {
         let link = self.peers[to.index()].along().filter(|_| self.peers[to.index()].kin);
         let reclaim_at = cx.now + self.settings.lease;
         let Some(primary) = self.primary_mut() else { return };
         let Some(link) = link.filter(|_| primary.view.contains(to)) else {
             primary.quiet = None;
-            return cx.out.push(Effect::Report { order, outcome: Err(Refusal::Unfit(to)) });
+            return cx.out.extend(order.map(|order| Effect::Report { order, outcome: Err(Refusal::Unfit(to)) }));
         };
         primary.stopped = true;
         primary.reclaim_at = Some(reclaim_at);
@@ -224,8 +224,22 @@ impl Replica {
         let Some(primary) = self.primary_mut() else { return };
         primary.stopped = false;
         if let Some(Quiet::HandOver { to, order }) = primary.quiet.take() {
-            cx.out.push(Effect::Report { order, outcome: Err(Refusal::Unfit(to)) });
+            cx.out.extend(order.map(|order| Effect::Report { order, outcome: Err(Refusal::Unfit(to)) }));
         }
+    }
+
+    /// Its pool is full and a peer's may not be: the role goes to it at once, with what is under way.
+    pub(crate) fn hand_over_if_full(&mut self, cx: &mut Cx<'_>) {
+        let fit = |node: &Node| self.peers[node.index()].along().is_some() && self.peers[node.index()].kin;
+        let Some(primary) = self.primary() else { return };
+        if primary.stopped || primary.quiet.is_some() || primary.change.is_some() || !primary.is_serving() {
+            return;
+        }
+        let Some(to) = primary.view.iter().find(fit) else { return };
+        if let Some(primary) = self.primary_mut() {
+            primary.quiet = Some(Quiet::HandOver { to, order: None });
+        }
+        self.hand_over(to, None, cx);
     }
 
     /// Shuts down once nothing is under way: flush, bitmaps and activity log, then the mark that all is clean.

@@ -4,7 +4,7 @@ use crate::event::DiskError;
 use crate::metadata::{Data, Metadata, Superblock};
 use crate::names::{Extent, Generation, Job, Link, Node, Payload, Question};
 use crate::table::{Place, Stage};
-use crate::{Barrier, Bits, Content, Cx, Effect, Message, Note, Part, Replica};
+use crate::{Barrier, Bits, Content, Cx, Effect, Message, Note, Part, Refusal, Replica};
 
 #[derive(Debug)]
 pub(crate) struct Disk {
@@ -131,12 +131,9 @@ impl Replica {
         }
         let size = self.disk.superblock.size_blocks;
         for node in Node::all() {
-            let known = self.bitmaps[node.index()].is_some();
-            if let Some(bits) = &mut self.bitmaps[node.index()] {
-                bits.cut(size);
-            } else if !known {
-                self.absent[node.index()] = None;
-                self.disk.superblock.absent[node.index()] = None;
+            match &mut self.bitmaps[node.index()] {
+                Some(bits) => bits.cut(size),
+                None => self.forget_absent(node),
             }
         }
         let superblock = &mut self.disk.superblock;
@@ -149,6 +146,15 @@ impl Replica {
         superblock.boot = self.start.boot;
         superblock.clean = false;
         self.keep_superblock(Then::Begin, cx);
+    }
+
+    /// A bitmap that cannot be read: that member gets everything. This node's own one says what it alone may hold: then it needs everything.
+    fn forget_absent(&mut self, node: Node) {
+        self.absent[node.index()] = None;
+        let known = self.disk.superblock.absent[node.index()].take();
+        if known.is_some() && node == self.me() {
+            self.disk.superblock.data = Data::Blank;
+        }
     }
 
     /// Makes the superblock durable as it is now, and then goes on.
@@ -223,6 +229,7 @@ impl Replica {
                 if !std::mem::replace(&mut self.disk.full, true) {
                     cx.say(Note::DiskFull);
                 }
+                self.hand_over_if_full(cx);
             }
             Err(DiskError::Failed) => {
                 self.table.get_mut(place).stage = Stage::Stored;
@@ -305,6 +312,7 @@ impl Replica {
         self.disk.superblock.data = Data::Blank;
         self.disk.then.clear();
         self.keep_quietly(cx);
+        self.report_promotions(&Err(Refusal::DiskFailed), cx);
         self.leave_part(Part::Failed, cx);
         let links: Vec<Link> = self.peers.iter().filter_map(|peer| peer.link).collect();
         links.into_iter().for_each(|link| self.send(link, Message::Failed, None, cx));

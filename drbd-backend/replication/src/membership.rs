@@ -7,7 +7,7 @@
 //!                    Unknown     the same again: reading the register would not settle it, the old request may still execute
 //! ```
 
-use crate::disk::Work;
+use crate::disk::{Then, Work};
 use crate::event::Settled;
 use crate::metadata::{Absent, Metadata};
 use crate::names::{DiskId, Link, Node, Nodes, Question, Time};
@@ -192,6 +192,11 @@ impl Replica {
         primary.view = record.in_sync().union(adding).without(me);
         self.apply_record(record.clone(), cx);
         self.keep_quietly(cx);
+        // First of all: a peer that heard of a barrier before it heard of a drop would forget what the dropped one is owed.
+        let changed = Box::new(record.clone());
+        for link in self.peers.iter().filter_map(crate::peer::Peer::along) {
+            self.send(link, Message::Changed(changed.clone()), None, cx);
+        }
         match change.what {
             What::Drop(nodes) => {
                 cx.say(Note::Dropped { nodes, record: record.clone() });
@@ -210,10 +215,6 @@ impl Replica {
                 return self.stand_down(Secondary::default(), None, cx);
             }
             What::Reclaim => self.reclaimed(&record, cx),
-        }
-        let changed = Box::new(record);
-        for link in self.peers.iter().filter_map(crate::peer::Peer::along) {
-            self.send(link, Message::Changed(changed.clone()), None, cx);
         }
         Node::all().for_each(|node| self.consider(node, cx));
         self.complete_all(cx);
@@ -309,7 +310,10 @@ impl Replica {
         self.bitmaps_under_way.remove(node);
         if !self.bitmaps_to_keep.contains(node) {
             self.disk.superblock.absent[node.index()] = self.absent[node.index()];
-            self.keep_quietly(cx);
+            match self.secondary_mut().and_then(|secondary| secondary.link()).filter(|_| node == self.me()) {
+                Some(link) => self.keep_superblock(Then::Heed(link), cx),
+                None => self.keep_quietly(cx),
+            }
         }
         self.keep_bitmaps(cx);
         self.pump_activity(cx);

@@ -45,7 +45,7 @@ pub(crate) struct Primary {
 /// Why a Primary comes to rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quiet {
-    HandOver { to: Node, order: OrderId },
+    HandOver { to: Node, order: Option<OrderId> },
     Demote { order: OrderId },
     ShutDown,
 }
@@ -532,7 +532,7 @@ impl Replica {
         match primary.quiet {
             Some(Quiet::HandOver { to, order }) => {
                 let outcome = if self.record().primary == Some(to) { Ok(()) } else { Err(refusal) };
-                cx.out.push(Effect::Report { order, outcome });
+                cx.out.extend(order.map(|order| Effect::Report { order, outcome }));
             }
             Some(Quiet::Demote { order }) => {
                 let outcome = if self.record().primary.is_none() { Ok(()) } else { Err(refusal) };

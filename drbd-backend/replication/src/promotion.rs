@@ -307,6 +307,9 @@ impl Replica {
         let superblock = &mut self.disk.superblock;
         superblock.suspect = false;
         superblock.data = Data::Consistent;
+        superblock.absent[self.settings.me.index()] = None;
+        self.absent[self.settings.me.index()] = None;
+        self.bitmaps[self.settings.me.index()] = None;
         let taking_over =
             TakingOver { spans, waiting: view, equalising: false, equalised: 0, storing: true, barrier: false };
         self.part = Part::Primary(Box::new(Primary::new(view, taking_over, cx.now)));

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::disk::{Then, Work};
 use crate::event::Content;
 use crate::message::{Envelope, Message, Welcome};
-use crate::metadata::Data;
+use crate::metadata::{Absent, Data, Superblock};
 use crate::names::{Barrier, DiskId, Link, Node, Payload, Seq, Span, Time};
 use crate::record::Record;
 use crate::table::Kind;
@@ -177,9 +177,25 @@ impl Replica {
                 if fresh.is_some() {
                     superblock.barrier = Barrier(0);
                 }
+                return self.remember_own_marks(fresh.is_some(), link, cx);
             }
         }
         self.keep_superblock(Then::Heed(link), cx);
+    }
+
+    /// What this disk alone may hold is not forgotten before the resync has ended, though barriers pass meanwhile and Primaries change:
+    /// it is kept as a bitmap under this node's own name.
+    fn remember_own_marks(&mut self, copies_all: bool, link: Link, cx: &mut Cx<'_>) {
+        let me = self.me().index();
+        let mut marks = self.bitmaps[me].take().unwrap_or_default();
+        marks.set_all(&self.activity.dirty());
+        if copies_all || marks.is_empty() {
+            self.absent[me] = None;
+            self.disk.superblock.absent[me] = None;
+            return self.keep_superblock(Then::Heed(link), cx);
+        }
+        let Superblock { generation: since, disk, barrier, .. } = self.disk.superblock;
+        self.track(self.me(), Absent { since, disk, barrier }, marks, cx);
     }
 
     /// What the link's Primary said last is durable: the rest of what it said may be taken up.
@@ -296,6 +312,9 @@ impl Replica {
             superblock.disk = disk;
             superblock.data = Data::Consistent;
             superblock.suspect = false;
+            superblock.absent[self.settings.me.index()] = None;
+            self.absent[self.settings.me.index()] = None;
+            self.bitmaps[self.settings.me.index()] = None;
         }
         self.keep_superblock(Then::PeerBarrier { link, barrier }, cx);
     }

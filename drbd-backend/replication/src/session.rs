@@ -227,7 +227,11 @@ impl Replica {
 
     /// What this disk may hold that the Primary's does not.
     pub(crate) fn ready(&self, uncommitted: Option<Vec<crate::Span>>) -> Ready {
-        Ready { uncommitted, unconfirmed: self.activity.dirty() }
+        let mut unconfirmed = self.activity.dirty();
+        if let Some(own) = &self.bitmaps[self.me().index()] {
+            unconfirmed.set_all(own);
+        }
+        Ready { uncommitted, unconfirmed }
     }
 
     pub(crate) fn fenced(&mut self, node: Node, boot: BootId, _cx: &mut Cx<'_>) {
