@@ -94,6 +94,13 @@ impl Replica {
         }
     }
 
+    pub(crate) fn want_another_barrier(&mut self, cx: &mut Cx<'_>) {
+        if let Some(primary) = self.primary_mut() {
+            primary.barrier_wanted = true;
+            self.start_barrier(cx);
+        }
+    }
+
     pub(crate) fn start_barrier(&mut self, cx: &mut Cx<'_>) {
         self.start_barrier_for(None, cx);
     }
@@ -115,6 +122,7 @@ impl Replica {
         }
         let Part::Primary(primary) = &mut self.part else { return };
         primary.barrier_at = cx.now;
+        primary.barrier_wanted = false;
         let waiting = along.union(primary.view);
         primary.barrier = Some(BarrierRun { barrier, stored_here: false, waiting, complete });
         for node in along.iter() {
@@ -163,6 +171,10 @@ impl Replica {
         self.activity.confirm();
         cx.say(Note::BarrierStored(run.barrier));
         self.beat_now(cx); // so that the peers know it, too
+        self.add_those_complete(cx); // before the activity log wants the next barrier
+        if self.primary().is_some_and(|primary| primary.barrier_wanted) {
+            self.start_barrier(cx);
+        }
         self.pump_activity(cx);
         self.submit_waiting(cx);
     }

@@ -23,6 +23,8 @@ pub(crate) struct Primary {
     /// The last barrier that all have stored.
     pub(crate) confirmed: Barrier,
     pub(crate) barrier: Option<BarrierRun>,
+    /// A peer needs one that begins after the one under way.
+    pub(crate) barrier_wanted: bool,
     pub(crate) barrier_at: Time,
     pub(crate) flush: Option<FlushRun>,
     pub(crate) flush_next: Vec<Request>,
@@ -59,6 +61,7 @@ impl Primary {
             committed: Seq(0),
             confirmed: Barrier(0),
             barrier: None,
+            barrier_wanted: false,
             barrier_at: now,
             flush: None,
             flush_next: Vec::new(),
@@ -341,7 +344,7 @@ impl Replica {
             Message::Written { seq } => self.written(node, seq, cx),
             Message::Flushed { number } => self.peer_flushed(node, number, cx),
             Message::BarrierStored { barrier } => self.peer_stored_barrier(node, barrier, cx),
-            Message::BarrierWanted => self.start_barrier(cx),
+            Message::BarrierWanted => self.want_another_barrier(cx),
             Message::Failed => {
                 cx.say(Note::PeerFailed(node));
                 self.peers[node.index()].unfit = true;

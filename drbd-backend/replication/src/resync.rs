@@ -139,6 +139,10 @@ impl Replica {
         }
     }
 
+    pub(crate) fn add_those_complete(&mut self, cx: &mut Cx<'_>) {
+        Node::all().for_each(|node| self.add_when_complete(node, cx));
+    }
+
     fn copy_further(&mut self, node: Node, cx: &mut Cx<'_>) {
         let longest = self.settings.resync.step_blocks;
         let room = 2 * self.settings.in_flight;
