@@ -4,6 +4,8 @@
 
 pub mod bmc;
 pub mod cloud;
+pub mod disks;
+pub mod history;
 pub mod http;
 pub mod machine;
 pub mod openstack;
