@@ -53,6 +53,7 @@ bench-client: ## 1,000 servers listed and parsed -> target/bench/client.json
 tools: $(PYTHON_TOOLS)/ruff ## what lints and runs tests, where it is missing
 	@command -v cargo-nextest >/dev/null || cargo install --locked --quiet cargo-nextest
 	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
+	@test -x target/etcd/usr/bin/etcd || { mkdir -p target/etcd && cd target/etcd && apt-get download -qq etcd-server && dpkg -x etcd-server_*.deb . ; }
 	@command -v mkfs.xfs >/dev/null || apt-get install -y -qq --no-install-recommends xfsprogs
 
 $(PYTHON_TOOLS)/ruff:

@@ -11,6 +11,7 @@ use crate::disk::{Then, Work};
 use crate::event::Settled;
 use crate::metadata::{Absent, Metadata};
 use crate::names::{DiskId, Link, Node, Nodes, Question, Time};
+use crate::peer::Stage as PeerStage;
 use crate::record::Record;
 use crate::secondary::Secondary;
 use crate::table::Stage;
@@ -100,7 +101,16 @@ impl Replica {
     fn hang_up_the_silent(&mut self, cx: &mut Cx<'_>) {
         for node in Node::all() {
             let peer = &self.peers[node.index()];
-            let Some(link) = peer.along() else { continue };
+            let Some(link) = peer.along() else {
+                let since = peer.down_since.unwrap_or(self.started);
+                if let Some(link) = peer.link.filter(|_| peer.greeted && peer.stage != PeerStage::Along)
+                    && (peer.hello.is_none() || peer.stage == PeerStage::Welcomed)
+                    && cx.now.since(since) >= self.settings.lease
+                {
+                    self.hang_up(link, cx);
+                }
+                continue;
+            };
             let last = peer.answered.max(peer.down_since).unwrap_or(self.started);
             if cx.now.since(last) >= self.settings.lease + self.settings.heartbeat_every {
                 self.hang_up(link, cx);

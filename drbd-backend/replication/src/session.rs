@@ -91,6 +91,7 @@ impl Replica {
         for node in Node::all() {
             let peer = &mut self.peers[node.index()];
             peer.hello = None;
+            peer.down_since = Some(cx.now);
             if let Some(link) = peer.link.filter(|_| peer.greeted) {
                 let hello = Box::new(self.hello());
                 self.send(link, Message::Hello(hello), None, cx);
@@ -174,7 +175,7 @@ impl Replica {
         if envelope.generation > self.record().generation {
             self.ask_at = self.ask_at.or(Some(cx.now));
         }
-        if greets_anew && matches!(self.part, Part::Secondary(_)) {
+        if greets_anew && matches!(self.part, Part::Secondary(_) | Part::Candidate(..)) {
             return self.greet_anew(node, cx);
         }
         self.consider(node, cx);
@@ -203,6 +204,7 @@ impl Replica {
         };
         let peer = &mut self.peers[node.index()];
         peer.stage = Stage::Welcomed;
+        peer.down_since = Some(cx.now);
         peer.answered = None;
         let record = Box::new(self.record().clone());
         self.send(link, Message::Welcome { record, welcome }, None, cx);
