@@ -20,7 +20,9 @@ pub(crate) struct Ending {
 enum EndingStage {
     Resting,
     Flushing,
-    Keeping(usize),
+    /// What the activity log marked must be in the bitmaps before the log forgets it.
+    Bitmaps(usize),
+    Activity,
     Superblock,
 }
 
@@ -281,26 +283,35 @@ impl Replica {
     }
 
     pub(crate) fn last_flush_done(&mut self, cx: &mut Cx<'_>) {
+        let bitmaps: Vec<Metadata> = Node::all()
+            .filter_map(|node| Some(Metadata::WholeBitmap { node, bits: self.bitmaps[node.index()].clone()? }))
+            .collect();
+        self.set_ending(EndingStage::Bitmaps(bitmaps.len()));
+        if bitmaps.is_empty() {
+            self.keep_last_activity(cx);
+        }
+        bitmaps.into_iter().for_each(|what| self.keep(Work::Last, what, cx));
+    }
+
+    fn keep_last_activity(&mut self, cx: &mut Cx<'_>) {
         if !self.activity.is_dirty() {
             self.activity.empty();
         }
-        let mut last = vec![Metadata::Activity(self.activity.extents().collect())];
-        for node in Node::all() {
-            if let Some(bits) = self.bitmaps[node.index()].clone() {
-                last.push(Metadata::WholeBitmap { node, bits });
-            }
-        }
-        self.set_ending(EndingStage::Keeping(last.len()));
-        last.into_iter().for_each(|what| self.keep(Work::Last, what, cx));
+        self.set_ending(EndingStage::Activity);
+        self.keep(Work::Last, Metadata::Activity(self.activity.extents().collect()), cx);
     }
 
-    pub(crate) fn all_kept(&mut self, cx: &mut Cx<'_>) {
-        let Some(Ending { stage: EndingStage::Keeping(left), .. }) = &mut self.ending else { return };
-        *left -= 1;
-        if *left == 0 {
-            self.set_ending(EndingStage::Superblock);
-            self.disk.superblock.clean = true;
-            self.keep_superblock(Then::Ended, cx);
+    pub(crate) fn last_kept(&mut self, cx: &mut Cx<'_>) {
+        let Some(ending) = &mut self.ending else { return };
+        match &mut ending.stage {
+            EndingStage::Bitmaps(left) if *left > 1 => *left -= 1,
+            EndingStage::Bitmaps(_) => self.keep_last_activity(cx),
+            EndingStage::Activity => {
+                self.set_ending(EndingStage::Superblock);
+                self.disk.superblock.clean = true;
+                self.keep_superblock(Then::Ended, cx);
+            }
+            EndingStage::Resting | EndingStage::Flushing | EndingStage::Superblock => {}
         }
     }
 

@@ -2,6 +2,11 @@
 
 use core::fmt;
 
+use crate::codec::{MAX_CONTROL_BYTES, control_bytes};
+
+/// How many revoked attachments are kept.
+const REMEMBERED: usize = 256;
+
 /// Stored on every in-sync replica before a change of it is answered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Control {
@@ -47,12 +52,15 @@ pub enum Change {
 pub enum Misfit {
     /// An attachment of this id was revoked: a new one needs an id of its own.
     WasRevoked { id: u128 },
+    /// The document would be longer than its place on the disk.
+    TooLong,
 }
 
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WasRevoked { id } => write!(f, "attachment {id:x} was revoked; a new one needs a new id"),
+            Self::TooLong => write!(f, "the control document is full: revoke attachments that nobody uses"),
         }
     }
 }
@@ -65,8 +73,12 @@ impl Control {
     pub fn changed(&self, change: &Change, epoch: u64) -> Result<Self, Misfit> {
         let mut next = self.clone();
         next.apply(change, epoch)?;
+        next.forget_the_oldest();
         if next != *self {
             next.version += 1;
+        }
+        if control_bytes(&next).is_none_or(|bytes| bytes > MAX_CONTROL_BYTES) {
+            return Err(Misfit::TooLong);
         }
         Ok(next)
     }
@@ -88,6 +100,17 @@ impl Control {
             Change::Reserve(bytes) => self.reservations.clone_from(bytes),
         }
         Ok(())
+    }
+
+    /// Of those revoked the last ones are remembered, so that a late request for one of them is known for what it is.
+    fn forget_the_oldest(&mut self) {
+        let revoked = self.attachments.iter().filter(|it| it.revoked).count();
+        let mut too_many = revoked.saturating_sub(REMEMBERED);
+        self.attachments.retain(|it| {
+            let goes = it.revoked && too_many > 0;
+            too_many -= usize::from(goes);
+            !goes
+        });
     }
 
     /// These attachments are of hosts that are fenced.

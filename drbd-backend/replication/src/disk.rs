@@ -198,7 +198,7 @@ impl Replica {
             Work::Activity { set } => self.activity_kept(set, cx),
             Work::Bitmap(node) => self.bitmap_kept(node, cx),
             Work::Control { version } => self.control_is_kept(version, cx),
-            Work::Last => self.all_kept(cx),
+            Work::Last => self.last_kept(cx),
             other => unreachable!("{other:?} keeps no metadata"),
         }
     }

@@ -17,12 +17,15 @@ mod activity;
 mod agreement;
 mod barrier;
 mod bits;
+pub mod checksum;
 mod clock;
+pub mod codec;
 mod control;
 mod disk;
 mod effect;
 mod event;
 mod flow;
+pub mod layout;
 mod membership;
 mod message;
 mod metadata;
@@ -38,6 +41,7 @@ mod session;
 mod settings;
 mod status;
 mod table;
+pub mod wire;
 
 use std::collections::VecDeque;
 

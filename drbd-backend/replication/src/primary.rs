@@ -413,8 +413,11 @@ impl Replica {
                 bits.set(entry.span);
             }
             entry.waiting.remove(node);
+            if entry.kind == (Kind::Resync { target: node }) && entry.on_disk() {
+                entry.kind = Kind::Orphan; // of the resync that was cut off: the next one counts its own steps
+            }
             let over = entry.stage == Stage::Trailing && entry.waiting.is_empty()
-                || entry.kind == Kind::Resync { target: node } && !entry.on_disk();
+                || entry.kind == Kind::Resync { target: node };
             if over {
                 let entry = self.table.remove(place);
                 Self::release(entry.content, cx);

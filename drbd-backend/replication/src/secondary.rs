@@ -11,6 +11,9 @@ use crate::record::Record;
 use crate::table::Kind;
 use crate::{Cx, Effect, Part, Replica};
 
+/// Extents whose marks fit into one message, of at most 1 MiB.
+const MOST_MARKED_EXTENTS: usize = 7000;
+
 #[derive(Debug, Default)]
 pub(crate) struct Secondary {
     session: Option<Session>,
@@ -193,6 +196,11 @@ impl Replica {
             self.absent[me] = None;
             self.disk.superblock.absent[me] = None;
             return self.keep_superblock(Then::Heed(link), cx);
+        }
+        if marks.extents().count() > MOST_MARKED_EXTENTS {
+            self.disk.superblock.data = Data::Blank; // more than one message can say: it gets everything
+            self.keep_quietly(cx);
+            return self.hang_up(link, cx);
         }
         let Superblock { generation: since, disk, barrier, .. } = self.disk.superblock;
         self.track(self.me(), Absent { since, disk, barrier }, marks, cx);
