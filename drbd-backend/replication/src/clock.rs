@@ -94,7 +94,7 @@ impl Replica {
         (found < known).then_some(Note::ArbiterBehind { known, found })
     }
 
-    fn held_by(&mut self, note: Note, cx: &mut Cx<'_>) {
+    pub(crate) fn held_by(&mut self, note: Note, cx: &mut Cx<'_>) {
         self.ask_at = Some(cx.now + self.settings.ask_again);
         if self.held_by.as_ref() != Some(&note) {
             cx.say(note.clone());
@@ -135,6 +135,12 @@ impl Replica {
                 if let Some(primary) = self.primary_mut() {
                     primary.quiet = primary.quiet.or(Some(Quiet::ShutDown));
                 }
+            }
+            Order::TrustArbiter => {
+                self.disk.superblock.incarnation = None;
+                self.keep_quietly(cx);
+                self.ask_at = Some(cx.now);
+                cx.out.push(Effect::Report { order, outcome: Ok(()) });
             }
             Order::Control(change) => self.order_change(order, change, cx),
             Order::Promote | Order::ForcePrimary { .. } => match &self.part {

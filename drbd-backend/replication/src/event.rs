@@ -82,6 +82,9 @@ pub enum Order {
     ForcePrimary { destroyed: Vec<Node> },
     /// Change the control document.
     Control(Change),
+    /// The arbiter was replaced or rebuilt, and an operator has made sure that its record is the last one: whatever store answers next is
+    /// believed, if its generation is not below this replica's own.
+    TrustArbiter,
     /// Answer everything, flush, and mark the metadata clean.
     ShutDown,
 }

@@ -4,7 +4,7 @@ use crate::activity::Next;
 use crate::disk::Work;
 use crate::event::{Content, DiskError};
 use crate::metadata::Metadata;
-use crate::names::{Link, Node, Payload};
+use crate::names::{Link, Node, Payload, Span};
 use crate::table::{Kind, Place, Stage};
 use crate::{Answer, Cx, Effect, Failure, Message, Note, Replica};
 
@@ -39,12 +39,23 @@ impl Replica {
                 }
                 self.activity.mark(span);
                 self.table.get_mut(place).marked = true;
+                self.mark_for_the_absent(span);
                 match kind {
                     Kind::Write { .. } => self.begin_write(place, cx),
                     _ => self.store_entry(place, cx),
                 }
             }
             Kind::Orphan => {}
+        }
+    }
+
+    /// Every in-sync replica, Secondaries too, keeps the bitmap of every absent member: any of them may be the next Primary (rule 10).
+    fn mark_for_the_absent(&mut self, span: Span) {
+        let me = self.me();
+        for node in Node::all().filter(|node| *node != me) {
+            if let Some(bits) = &mut self.bitmaps[node.index()] {
+                bits.set(span);
+            }
         }
     }
 

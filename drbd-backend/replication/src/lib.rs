@@ -183,6 +183,9 @@ impl Replica {
     /// Something happened.
     pub fn handle(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {
         let cx = &mut Cx { now, out: effects };
+        if self.ended {
+            return self.decline(event, cx);
+        }
         match event {
             Event::Asked { request, client, ask } => self.asked_for(request, client, ask, cx),
             Event::Merged { job, result } => self.merged(job, result, cx),
@@ -202,6 +205,21 @@ impl Replica {
         }
         if !self.ended {
             self.go_on(cx);
+        }
+    }
+
+    /// After the end nothing is done any more, and nobody is left waiting.
+    fn decline(&mut self, event: Event, cx: &mut Cx<'_>) {
+        match event {
+            Event::Asked { request, client, ask } => self.turn_away(&Held { request, client, ask }, cx),
+            Event::Ordered { order, .. } => {
+                cx.out.push(Effect::Report { order, outcome: Err(Refusal::ShuttingDown) });
+            }
+            Event::Received { payload, .. } => Self::release_payload(payload, cx),
+            Event::Merged { result: Ok(payload), .. } | Event::Loaded { result: Ok(payload), .. } => {
+                cx.out.push(Effect::Release(payload));
+            }
+            _ => {}
         }
     }
 

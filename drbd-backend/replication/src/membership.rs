@@ -185,7 +185,7 @@ impl Replica {
                         change.proposed = *record;
                         self.adopt(cx);
                     }
-                    Settled::Refused(record) => self.deposed(*record, None, cx),
+                    Settled::Refused(record) => self.refused(*record, cx),
                 }
             }
             Part::Learning | Part::Secondary(_) | Part::Candidate(..) | Part::Failed => {}
@@ -243,6 +243,23 @@ impl Replica {
         self.wait_no_more(node, cx);
     }
 
+    /// It is another record: this node is Primary no more. One of a lower generation is not taken in: the arbiter was restored from an old copy.
+    fn refused(&mut self, record: Record, cx: &mut Cx<'_>) {
+        let (known, found) = (self.record().generation, record.generation);
+        if found >= known {
+            return self.deposed(record, None, cx);
+        }
+        self.held_by(Note::ArbiterBehind { known, found }, cx);
+        self.deposed(self.record().clone(), None, cx);
+    }
+
+    /// What no confirmed barrier covers, within the volume.
+    pub(crate) fn unconfirmed(&self) -> Bits {
+        let mut bits = self.activity.dirty();
+        bits.cut(self.disk.superblock.size_blocks);
+        bits
+    }
+
     /// Somebody else has changed the record: this node acknowledges and reads nothing more.
     pub(crate) fn deposed(&mut self, record: Record, keep: Option<Link>, cx: &mut Cx<'_>) {
         cx.say(Note::Deposed(record.clone()));
@@ -292,7 +309,7 @@ impl Replica {
                 continue;
             };
             let barrier = confirmed.unwrap_or(self.peers[node.index()].barrier);
-            self.track(node, Absent { since, disk, barrier }, self.activity.dirty(), cx);
+            self.track(node, Absent { since, disk, barrier }, self.unconfirmed(), cx);
         }
     }
 

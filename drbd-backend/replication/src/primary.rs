@@ -184,9 +184,6 @@ impl Replica {
         };
         let mut waiting = view;
         for node in Node::all() {
-            if let Some(bits) = &mut self.bitmaps[node.index()] {
-                bits.set(span);
-            }
             let peer = &mut self.peers[node.index()];
             if let Some(resync) = &mut peer.resync {
                 resync.overwritten(span);

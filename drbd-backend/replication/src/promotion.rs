@@ -96,7 +96,7 @@ impl Replica {
     }
 
     fn why_stand(&mut self, cx: &mut Cx<'_>) -> Option<Why> {
-        if self.ending.is_some() {
+        if self.ending.is_some() || self.held_by.is_some() {
             return None;
         }
         if let Some(index) = self.orders.iter().position(|(_, what)| matches!(what, Order::ForcePrimary { .. })) {
@@ -135,7 +135,7 @@ impl Replica {
     pub(crate) fn would_stand(&self) -> bool {
         let ordered = self.orders.iter().any(|(_, what)| *what == Order::Promote);
         let wanted = self.record().primary.is_some() && self.settings.takes_over;
-        (ordered || wanted) && self.ending.is_none() && self.why_not_promote().is_none()
+        (ordered || wanted) && self.ending.is_none() && self.held_by.is_none() && self.why_not_promote().is_none()
     }
 
     /// Every in-sync disk is here, the one of the record, and may have lost its cache; and this node is the first of them (rule 12).
@@ -283,6 +283,10 @@ impl Replica {
         cx.say(Note::PromotionLost(record.clone()));
         self.report_promotions(&Err(Refusal::Overtaken(Box::new(record.clone()))), cx);
         self.back_to_secondary();
+        let (known, found) = (self.record().generation, record.generation);
+        if found < known {
+            return self.held_by(Note::ArbiterBehind { known, found }, cx);
+        }
         self.apply_record(record, cx);
         self.keep_quietly(cx);
     }

@@ -30,7 +30,8 @@ pub(crate) struct Resyncing {
     cursor: u64,
     steps: u32,
     limit: u32,
-    not_before: Time,
+    /// After blocks could not be read: not before then.
+    paused_until: Option<Time>,
     pub(crate) total: u64,
     pub(crate) began: Time,
 }
@@ -125,7 +126,7 @@ impl Replica {
             cursor: 0,
             steps: 0,
             limit: self.settings.resync.steps.0,
-            not_before: cx.now,
+            paused_until: None,
             began: cx.now,
         }));
     }
@@ -148,7 +149,8 @@ impl Replica {
         let room = 2 * self.settings.in_flight;
         while self.table.len() < room {
             let Some(resync) = &mut self.peers[node.index()].resync else { return };
-            if resync.steps >= resync.limit || cx.now < resync.not_before {
+            resync.paused_until = resync.paused_until.filter(|until| *until > cx.now);
+            if resync.steps >= resync.limit || resync.paused_until.is_some() {
                 return;
             }
             let next = resync.unsent.run(resync.cursor, longest).or_else(|| resync.unsent.run(0, longest));
@@ -169,7 +171,7 @@ impl Replica {
         let (Some(content @ Content::Data(_)), true) = (content, is_good) else {
             resync.steps -= 1;
             resync.unsent.set(span);
-            resync.not_before = again_at;
+            resync.paused_until = Some(again_at);
             return self.entry_over(place, cx);
         };
         let Part::Primary(primary) = &mut self.part else { return };
@@ -261,8 +263,6 @@ impl Replica {
     }
 
     pub(crate) fn resync_wakes_at(&self) -> Option<Time> {
-        let waiting =
-            self.peers.iter().filter_map(|peer| peer.resync.as_ref()).filter(|resync| !resync.unsent.is_empty());
-        waiting.map(|resync| resync.not_before).min()
+        self.peers.iter().filter_map(|peer| peer.resync.as_ref()?.paused_until).min()
     }
 }

@@ -9,7 +9,7 @@ use crate::metadata::{Absent, Data, Superblock};
 use crate::names::{Barrier, DiskId, Link, Node, Payload, Seq, Span, Time};
 use crate::record::Record;
 use crate::table::Kind;
-use crate::{Cx, Effect, Part, Replica};
+use crate::{Cx, Effect, Part, Refusal, Replica};
 
 /// Extents whose marks fit into one message, of at most 1 MiB.
 const MOST_MARKED_EXTENTS: usize = 7000;
@@ -147,7 +147,7 @@ impl Replica {
         if record.primary != Some(node) || record.generation < self.record().generation {
             return;
         }
-        if !self.gives_way(&record) {
+        if !self.gives_way(&record, cx) {
             return;
         }
         self.apply_record(record, cx);
@@ -191,7 +191,7 @@ impl Replica {
     fn remember_own_marks(&mut self, copies_all: bool, link: Link, cx: &mut Cx<'_>) {
         let me = self.me().index();
         let mut marks = self.bitmaps[me].take().unwrap_or_default();
-        marks.set_all(&self.activity.dirty());
+        marks.set_all(&self.unconfirmed());
         if copies_all || marks.is_empty() {
             self.absent[me] = None;
             self.disk.superblock.absent[me] = None;
@@ -337,10 +337,11 @@ impl Replica {
     }
 
     /// Whether this node lets that record's Primary lead it. A proposal of its own that can still execute stands against it.
-    fn gives_way(&mut self, record: &Record) -> bool {
+    fn gives_way(&mut self, record: &Record, cx: &mut Cx<'_>) -> bool {
         match std::mem::replace(&mut self.part, Part::Failed) {
             Part::Candidate(secondary, candidacy) if candidacy.is_overtaken_by(record) => {
                 self.part = Part::Secondary(secondary);
+                self.report_promotions(&Err(Refusal::Overtaken(Box::new(record.clone()))), cx);
                 true
             }
             part => {

@@ -229,7 +229,7 @@ impl Replica {
 
     /// What this disk may hold that the Primary's does not.
     pub(crate) fn ready(&self, uncommitted: Option<Vec<crate::Span>>) -> Ready {
-        let mut unconfirmed = self.activity.dirty();
+        let mut unconfirmed = self.unconfirmed();
         if let Some(own) = &self.bitmaps[self.me().index()] {
             unconfirmed.set_all(own);
         }
