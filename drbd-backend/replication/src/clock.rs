@@ -3,6 +3,7 @@
 use crate::disk::Then;
 use crate::disk::Work;
 use crate::event::Told;
+use crate::metadata::Data;
 use crate::names::{Link, Question, Time};
 use crate::primary::Quiet;
 use crate::record::Record;
@@ -50,7 +51,8 @@ impl Replica {
                 let missing = self.missing().iter().map(|node| self.missing_until(node));
                 let missing = missing.min().filter(|_| primary.change.is_none() && !primary.stopped);
                 let barrier = primary.barrier_at + self.settings.barrier_every;
-                let barrier = Some(barrier).filter(|_| primary.barrier.is_none() && self.activity.is_dirty());
+                let barrier = Some(barrier)
+                    .filter(|_| primary.is_serving() && primary.barrier.is_none() && self.activity.is_dirty());
                 let again = primary.change.as_ref().and_then(crate::membership::ChangeRun::again_at);
                 [Some(primary.heartbeat_at), missing, barrier, again, primary.reclaim_at, self.resync_wakes_at()]
                     .into_iter()
@@ -145,6 +147,7 @@ impl Replica {
             Order::Control(change) => self.order_change(order, change, cx),
             Order::Promote | Order::ForcePrimary { .. } => match &self.part {
                 Part::Failed => refuse(Refusal::DiskFailed, cx),
+                _ if self.disk.superblock.data == Data::Blank => refuse(Refusal::DiskFailed, cx),
                 Part::Primary(primary) if primary.is_serving() => {
                     cx.out.push(Effect::Report { order, outcome: Ok(()) })
                 }
@@ -267,6 +270,11 @@ impl Replica {
             self.set_ending(EndingStage::Flushing);
             self.flush(Work::Last, cx);
         }
+    }
+
+    /// The last things are being written: nothing else is any more.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.stage != EndingStage::Resting)
     }
 
     fn is_at_rest(&self) -> bool {

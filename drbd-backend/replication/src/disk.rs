@@ -183,7 +183,9 @@ impl Replica {
     pub(crate) fn kept(&mut self, job: crate::Job, result: Result<(), DiskError>, cx: &mut Cx<'_>) {
         let Some(work) = self.disk.done(job) else { return };
         if result.is_err() {
-            self.disk.keeping = None;
+            if matches!(work, Work::Superblock) {
+                self.disk.keeping = None;
+            }
             return self.fail_disk(cx);
         }
         match work {

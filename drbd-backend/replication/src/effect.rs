@@ -3,7 +3,7 @@
 use crate::event::Content;
 use crate::message::{Envelope, Message};
 use crate::metadata::Metadata;
-use crate::names::{Job, Link, Node, OrderId, Payload, Question, Request, Span};
+use crate::names::{Incarnation, Job, Link, Node, OrderId, Payload, Question, Request, Span};
 use crate::note::Note;
 use crate::record::Record;
 
@@ -100,6 +100,8 @@ pub enum Effect {
     },
     Propose {
         question: Question,
+        /// The arbiter's store that is meant: another one must not carry it out.
+        incarnation: Option<Incarnation>,
         expected: Box<Record>,
         proposed: Box<Record>,
     },

@@ -90,7 +90,7 @@ impl Replica {
 
     /// What wants a cold extent waits for the activity log, what the log wants out waits for the bitmaps.
     pub(crate) fn pump_activity(&mut self, cx: &mut Cx<'_>) {
-        if !self.bitmaps_under_way.is_empty() {
+        if !self.bitmaps_under_way.is_empty() || self.is_ending() {
             return;
         }
         let table = &self.table;

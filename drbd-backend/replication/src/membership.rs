@@ -159,7 +159,8 @@ impl Replica {
         if change.question == question {
             change.stage = ChangeStage::Asked;
             let (expected, proposed) = (Box::new(change.expected.clone()), Box::new(change.proposed.clone()));
-            cx.out.push(Effect::Propose { question, expected, proposed });
+            let incarnation = self.disk.superblock.incarnation;
+            cx.out.push(Effect::Propose { question, incarnation, expected, proposed });
         }
     }
 
@@ -269,10 +270,9 @@ impl Replica {
             .filter(|(_, entry)| entry.kind.writes() && entry.stage != Stage::Trailing)
             .map(|(_, entry)| entry.span)
             .collect();
-        let confirmed = self.primary().map(|primary| primary.confirmed).unwrap_or_default();
         self.apply_record(record, cx);
         self.keep_quietly(cx);
-        self.stand_down(Secondary::of_former_primary(unanswered, confirmed), keep, cx);
+        self.stand_down(Secondary::of_former_primary(unanswered), keep, cx);
     }
 
     fn stand_down(&mut self, as_what: Secondary, keep: Option<Link>, cx: &mut Cx<'_>) {
@@ -292,7 +292,7 @@ impl Replica {
         if let Some(primary) = self.record().primary.filter(|primary| old.primary != Some(*primary)) {
             self.peers[primary.index()].heard = Some(cx.now); // it has the grace from now on to be heard
         }
-        let confirmed = self.secondary_mut().map(|secondary| secondary.confirmed);
+        let is_secondary = self.secondary_mut().is_some();
         let me = self.me();
         for node in Node::all().filter(|node| *node != me) {
             let record = self.record();
@@ -308,7 +308,8 @@ impl Replica {
             else {
                 continue;
             };
-            let barrier = confirmed.unwrap_or(self.peers[node.index()].barrier);
+            let known = self.disk.superblock.confirmed;
+            let barrier = if is_secondary { known } else { known.max(self.peers[node.index()].barrier) };
             self.track(node, Absent { since, disk, barrier }, self.unconfirmed(), cx);
         }
     }

@@ -40,6 +40,8 @@ pub struct Hello {
     pub primary: bool,
     /// The last barrier that it has stored. Lower than one that it confirmed: the disk was rolled back.
     pub barrier: Barrier,
+    /// The last that it knows every in-sync replica to have stored.
+    pub confirmed: Barrier,
     pub control: u64,
 }
 

@@ -27,6 +27,8 @@ pub struct Superblock {
     pub suspect: bool,
     /// The last barrier that this disk has stored.
     pub barrier: Barrier,
+    /// The last that every in-sync replica is known to have stored: a lower one on any of them means that its disk was rolled back.
+    pub confirmed: Barrier,
     /// What each absent member had when it left. The bits themselves lie beside.
     pub absent: [Option<Absent>; MAX_NODES],
 }

@@ -70,6 +70,8 @@ pub enum Note {
         disk: DiskId,
     },
     PeerSuspect(Node),
+    /// Its process is another one than that which was in sync.
+    Restarted(Node),
     RolledBack {
         node: Node,
         stored: Barrier,
@@ -156,6 +158,7 @@ impl fmt::Display for Note {
             Self::PeerStalled(node) => write!(f, "{node} answers heartbeats, but no writes"),
             Self::StrangeDisk { node, disk } => write!(f, "{node} has disk {disk}, which is not the one of the record"),
             Self::PeerSuspect(node) => write!(f, "{node} may have lost its cache"),
+            Self::Restarted(node) => write!(f, "{node} was started anew: it gets what no barrier covers once more"),
             Self::RolledBack { node, stored, known } => {
                 write!(f, "the disk of {node} was rolled back: it has barrier {stored}, it had {known}")
             }

@@ -1,7 +1,7 @@
 //! What this replica knows of another one.
 
 use crate::message::Hello;
-use crate::names::{Barrier, BootId, Link, Time};
+use crate::names::{Barrier, BootId, Link, Process, Time};
 use crate::resync::Resyncing;
 
 #[derive(Debug, Default)]
@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     pub(crate) stage: Stage,
     /// Made equal, or added, since this replica became Primary.
     pub(crate) kin: bool,
+    /// The life of its process in which it became so: another one may have been started from an older copy of the disk.
+    pub(crate) process: Process,
     /// When the newest heartbeat that it answered was sent.
     pub(crate) answered: Option<Time>,
     /// The last barrier that it stored.

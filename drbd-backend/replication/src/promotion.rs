@@ -261,7 +261,8 @@ impl Replica {
         candidacy.question = question;
         candidacy.stage = CandidacyStage::Asked;
         let (expected, proposed) = (Box::new(candidacy.expected.clone()), Box::new(candidacy.proposed.clone()));
-        cx.out.push(Effect::Propose { question, expected, proposed });
+        let incarnation = self.disk.superblock.incarnation;
+        cx.out.push(Effect::Propose { question, incarnation, expected, proposed });
     }
 
     pub(crate) fn candidacy_settled(&mut self, settled: Settled, cx: &mut Cx<'_>) {
@@ -300,10 +301,10 @@ impl Replica {
 
     fn promoted(&mut self, record: Record, cx: &mut Cx<'_>) {
         cx.say(Note::Promoted(record.clone()));
-        let confirmed = self.secondary_mut().map(|secondary| secondary.confirmed).unwrap_or_default();
         let spans = self.secondary_mut().and_then(|secondary| secondary.uncommitted()).unwrap_or_default();
         self.apply_record(record, cx);
         let view = self.record().in_sync().without(self.me());
+        let confirmed = self.disk.superblock.confirmed;
         for node in Node::all() {
             self.peers[node.index()].forget();
             self.peers[node.index()].barrier = if view.contains(node) { confirmed } else { crate::Barrier(0) };
@@ -332,6 +333,8 @@ impl Replica {
     pub(crate) fn is_ready(&mut self, node: Node, link: Link, ready: Ready, cx: &mut Cx<'_>) {
         self.peers[node.index()].stage = PeerStage::Along;
         self.peers[node.index()].answered = None;
+        self.peers[node.index()].process =
+            self.peers[node.index()].hello.as_ref().map(|hello| hello.process).unwrap_or_default();
         if !self.primary().is_some_and(|primary| primary.view.contains(node)) {
             self.begin_resync(node, &ready, cx);
         } else if self.peers[node.index()].kin {

@@ -24,8 +24,6 @@ pub(crate) struct Secondary {
     memory: Memory,
     /// The barrier that has begun here and is not known to be confirmed.
     turned: Option<Barrier>,
-    /// The last that is.
-    pub(crate) confirmed: Barrier,
     barrier_wanted: bool,
 }
 
@@ -66,8 +64,8 @@ impl Secondary {
     }
 
     /// A Primary that serves no more; `unanswered` are its own writes.
-    pub(crate) fn of_former_primary(unanswered: Vec<Span>, confirmed: Barrier) -> Self {
-        Self { former: unanswered, confirmed, ..Self::default() }
+    pub(crate) fn of_former_primary(unanswered: Vec<Span>) -> Self {
+        Self { former: unanswered, ..Self::default() }
     }
 
     /// What may not be on every in-sync replica; `None` if it does not know.
@@ -95,7 +93,6 @@ impl Secondary {
         {
             self.memory = Memory::Whole;
         }
-        self.confirmed = self.confirmed.max(envelope.barrier);
         let confirmed = self.turned.is_some_and(|barrier| envelope.barrier >= barrier);
         if confirmed {
             self.turned = None;
@@ -150,6 +147,7 @@ impl Replica {
         if !self.gives_way(&record, cx) {
             return;
         }
+        self.report_promotions(&Err(Refusal::MayServe(vec![node])), cx);
         self.apply_record(record, cx);
         let has_active_extents = self.activity.is_dirty();
         let superblock = &mut self.disk.superblock;
@@ -233,6 +231,8 @@ impl Replica {
         if secondary.progress(envelope) {
             self.activity.confirm();
         }
+        let confirmed = &mut self.disk.superblock.confirmed;
+        *confirmed = envelope.barrier.max(*confirmed);
         match message {
             Message::Changed(record) => self.changed(link, *record, cx),
             Message::Heartbeat { sent, .. } => self.heartbeat(link, sent, cx),

@@ -76,6 +76,18 @@ impl Replica {
         }
     }
 
+    /// A peer of the same record knows that this disk had stored a later barrier than it has: it was rolled back, and needs everything (rule 13).
+    fn compare_barriers(&mut self, node: Node, envelope: Envelope, hello: &Hello, cx: &mut Cx<'_>) {
+        let same_record = envelope.generation == self.record().generation;
+        let both_in_sync = self.is_in_sync() && self.record().disk(node) == Some(hello.disk);
+        let (stored, known) = (self.disk.superblock.barrier, hello.confirmed);
+        if same_record && both_in_sync && stored < known && !matches!(self.part, Part::Primary(_)) {
+            cx.say(Note::RolledBack { node: self.me(), stored, known });
+            self.disk.superblock.data = Data::Blank;
+            self.keep_quietly(cx);
+        }
+    }
+
     /// A new Primary wants to know what is on this disk now: what the old one has sent comes to its end first.
     fn greet_anew(&mut self, node: Node, cx: &mut Cx<'_>) {
         let old = self.secondary_mut().and_then(|secondary| secondary.link());
@@ -100,7 +112,7 @@ impl Replica {
     }
 
     fn hello(&self) -> Hello {
-        let Superblock { volume, node, disk, size_blocks, suspect, barrier, .. } = self.disk.superblock;
+        let Superblock { volume, node, disk, size_blocks, suspect, barrier, confirmed, .. } = self.disk.superblock;
         Hello {
             volume,
             node,
@@ -112,6 +124,7 @@ impl Replica {
             blank: self.disk.superblock.data == Data::Blank,
             primary: self.primary().is_some(),
             barrier,
+            confirmed,
             control: self.control.version,
         }
     }
@@ -170,6 +183,8 @@ impl Replica {
         let peer = &mut self.peers[node.index()];
         peer.fenced &= peer.boot == Some(hello.boot);
         peer.boot = Some(hello.boot);
+        self.compare_barriers(node, envelope, &hello, cx);
+        let peer = &mut self.peers[node.index()];
         let greets_anew = hello.primary && envelope.generation >= self.disk.promised() && peer.greeted;
         peer.hello = Some(hello);
         if envelope.generation > self.record().generation {
@@ -223,6 +238,10 @@ impl Replica {
         }
         if hello.barrier < known {
             return Some(Note::RolledBack { node, stored: hello.barrier, known });
+        }
+        let peer = &self.peers[node.index()];
+        if peer.kin && peer.process != hello.process {
+            return Some(Note::Restarted(node));
         }
         hello.suspect.then_some(Note::PeerSuspect(node))
     }

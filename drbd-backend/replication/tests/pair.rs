@@ -183,7 +183,7 @@ impl World {
                     let told = Told::Record { incarnation: Incarnation(1), record };
                     events.push(Event::Told { question, told });
                 }
-                Effect::Propose { question, expected, proposed } => {
+                Effect::Propose { question, expected, proposed, .. } => {
                     let settled = if *expected == self.record {
                         self.record = *proposed;
                         Settled::Swapped
@@ -315,6 +315,7 @@ impl NodeWorld {
             clean: true,
             suspect: false,
             barrier: Barrier(0),
+            confirmed: Barrier(0),
             absent: [None; MAX_NODES],
         };
         Self {

@@ -15,6 +15,7 @@
 //! | 128 | 16 | incarnation, or 0 |
 //! | 144 | 224 | the record as last heard of |
 //! | 368 | 8 x 32 | of each absent member: since which generation, its barrier, its disk id; else 0 |
+//! | 624 | 8 | the last barrier that every in-sync replica is known to have stored |
 //!
 //! | at | bytes | activity log |
 //! |---|---|---|
@@ -57,6 +58,7 @@ pub(super) fn encode(superblock: &Superblock, out: &mut Vec<u8>) {
         out.extend(barrier.0.to_be_bytes());
         out.extend(disk.0.to_be_bytes());
     }
+    out.extend(superblock.confirmed.0.to_be_bytes());
 }
 
 /// `None` if it makes no sense.
@@ -82,6 +84,7 @@ pub(super) fn decode(volume: VolumeId, body: &[u8]) -> Option<Superblock> {
         let known = Absent { since, barrier, disk: DiskId(reader.u128()?) };
         absent[node.index()] = Some(known).filter(|_| is_absent.contains(node));
     }
+    let confirmed = Barrier(reader.u64()?);
     let (clean, suspect) = (flags & CLEAN != 0, flags & SUSPECT != 0);
     Some(Superblock {
         volume,
@@ -96,6 +99,7 @@ pub(super) fn decode(volume: VolumeId, body: &[u8]) -> Option<Superblock> {
         clean,
         suspect,
         barrier,
+        confirmed,
         absent,
     })
 }

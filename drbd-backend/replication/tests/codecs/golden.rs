@@ -60,6 +60,7 @@ fn hello() -> Hello {
         blank: false,
         primary: true,
         barrier: Barrier(7),
+        confirmed: Barrier(6),
         control: 3,
     }
 }
@@ -114,6 +115,7 @@ fn superblock() -> Superblock {
         clean: true,
         suspect: false,
         barrier: Barrier(7),
+        confirmed: Barrier(6),
         absent,
     }
 }

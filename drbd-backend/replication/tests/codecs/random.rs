@@ -86,6 +86,7 @@ pub(crate) fn superblock(rng: &mut Rng, volume: VolumeId, size_blocks: u64) -> S
         clean: rng.bool(),
         suspect: rng.bool(),
         barrier: Barrier(number(rng)),
+        confirmed: Barrier(number(rng)),
         absent: [(); MAX_NODES].map(|()| maybe(rng, absent)),
     }
 }
@@ -102,6 +103,7 @@ fn hello(rng: &mut Rng) -> Hello {
         blank: rng.bool(),
         primary: rng.bool(),
         barrier: Barrier(number(rng)),
+        confirmed: Barrier(number(rng)),
         control: number(rng),
     }
 }
