@@ -93,8 +93,8 @@ impl Replica {
         if !self.bitmaps_under_way.is_empty() || self.is_ending() {
             return;
         }
-        let table = &self.table;
-        match self.activity.next(|extent| table.needs(extent)) {
+        let first = self.table.wanted_first();
+        match self.activity.next(|extent| first.is_some_and(|span| span.extents().any(|it| it == extent))) {
             Next::Nothing => {}
             Next::Barrier => match self.primary() {
                 Some(_) => self.start_barrier(cx),

@@ -33,6 +33,8 @@ pub(crate) struct Primary {
     pub(crate) adding: Option<Node>,
     pub(crate) control: Option<ControlRun>,
     pub(crate) control_next: Queue,
+    /// The last barrier that this disk had stored by then.
+    pub(crate) floor: Barrier,
     /// When it became Primary.
     pub(crate) since: Time,
     pub(crate) heartbeat_at: Time,
@@ -53,7 +55,7 @@ pub(crate) enum Quiet {
 }
 
 impl Primary {
-    pub(crate) fn new(view: Nodes, taking_over: TakingOver, now: Time) -> Self {
+    pub(crate) fn new(view: Nodes, taking_over: TakingOver, floor: Barrier, now: Time) -> Self {
         Self {
             view,
             taking_over: Some(taking_over),
@@ -69,6 +71,7 @@ impl Primary {
             adding: None,
             control: None,
             control_next: Queue::new(),
+            floor,
             since: now,
             heartbeat_at: now,
             quiet: None,

@@ -4,7 +4,7 @@
 //! waits; so at most one write of a block is on its way at any time, on any replica.
 
 use crate::event::Content;
-use crate::names::{Extent, Job, Link, Node, Nodes, Payload, Request, Seq, Span, Time};
+use crate::names::{Job, Link, Node, Nodes, Payload, Request, Seq, Span, Time};
 
 /// A place in the table; used again once it is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -208,9 +208,10 @@ impl Table {
         earlier.into_iter().any(|(_, other)| other.locks() && other.excludes(entry))
     }
 
-    pub(crate) fn needs(&self, extent: Extent) -> bool {
-        self.any(|entry| {
-            entry.stage == Stage::Waiting && entry.kind.writes() && entry.span.extents().any(|it| it == extent)
-        })
+    /// What the write that waits longest needs to be hot: only one is favoured, or two that need more than there is room for would wait for ever.
+    pub(crate) fn wanted_first(&self) -> Option<Span> {
+        let waiting = |entry: &Entry| entry.stage == Stage::Waiting && entry.kind.writes();
+        let first = self.entries().find(|(place, entry)| waiting(entry) && !self.is_blocked(*place));
+        first.map(|(_, entry)| entry.span)
     }
 }
