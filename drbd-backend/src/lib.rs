@@ -1,5 +1,12 @@
-//! tandem-node: replicated volumes. So far: who is who, by certificates, and the arbiter that says who may serve.
+//! tandem-node: replicated volumes.
+//!
+//! `engine` moves the blocks and asks the core, `replication`, what to do; `node` finds peers and asks the `arbiter`; `disk` is all that
+//! touches the kernel's queues; `export` is what clients speak; `identity` says who is who.
 
 pub mod arbiter;
 pub mod cert;
+pub mod disk;
+pub mod engine;
+pub mod export;
 pub mod identity;
+pub mod node;

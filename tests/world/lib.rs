@@ -8,4 +8,5 @@ pub mod disks;
 pub mod history;
 pub mod http;
 pub mod machine;
+pub mod nbd;
 pub mod openstack;

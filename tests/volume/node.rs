@@ -1,0 +1,313 @@
+//! Real nodes over real files, sockets and an arbiter: what is written through NBD lies on every node, and outlives any one.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use replication::{DiskId, DiskState, Durability, Node as Place, Order, Record, Role, Status, VolumeId};
+use system_tests::nbd::Nbd;
+use tandem_node::arbiter::{Arbiter, ArbiterConfig, Embedded, Limits, Outcome, Register};
+use tandem_node::disk::{Engine, Options};
+use tandem_node::engine::VolumeError;
+use tandem_node::node::{Node, NodeConfig, VolumeConfig};
+use tempfile::TempDir;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const SIZE_BLOCKS: u64 = 16 * 1024;
+
+/// A volume, its nodes, and its arbiter.
+struct Cluster {
+    folder: TempDir,
+    volume: VolumeId,
+    addresses: Vec<SocketAddr>,
+    nodes: Vec<Option<Node>>,
+    register: Arc<dyn Register>,
+    arbiter: JoinHandle<()>,
+    engine: Engine,
+}
+
+fn place(number: usize) -> Place {
+    Place::new(u8::try_from(number).expect("few")).expect("fewer than eight")
+}
+
+impl Cluster {
+    async fn of(count: usize) -> Result<Self> {
+        Self::with(count, Engine::Auto).await
+    }
+
+    async fn with(count: usize, engine: Engine) -> Result<Self> {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?; // on a file system that has direct I/O
+        let store = folder.path().join("arbiter");
+        std::fs::create_dir(&store)?;
+        let listen = "127.0.0.1:0".parse()?;
+        let arbiter = Arbiter::bind(ArbiterConfig { directory: store, listen, tls: None }).await?;
+        let url = format!("http://{}", arbiter.address());
+        let register: Arc<dyn Register> = Arc::new(Embedded::new(&url, None, Limits::default())?);
+        let arbiter = tokio::spawn(async move { drop(arbiter.serve(std::future::pending()).await) });
+        let volume = VolumeId(Uuid::new_v4().as_u128());
+        let disks: Vec<(Place, DiskId)> =
+            (0..count).map(|number| (place(number), DiskId(Uuid::new_v4().as_u128()))).collect();
+        let record = Record::of_new_volume(disks.iter().copied());
+        ensure!(matches!(register.create(volume, &record).await, Outcome::Done), "the arbiter takes the volume");
+        let addresses = free_addresses(count)?;
+        let nodes = (0..count).map(|_| None).collect();
+        let mut cluster = Self { folder, volume, addresses, nodes, register, arbiter, engine };
+        for (number, (_, disk)) in disks.iter().enumerate() {
+            std::fs::create_dir(cluster.pool(number))?;
+            cluster.begin(number).await?;
+            let config = cluster.config(number);
+            let node = cluster.nodes[number].as_mut().context("it has just begun")?;
+            node.create(&config, *disk, &record)?;
+            node.open(config).await?;
+        }
+        Ok(cluster)
+    }
+
+    fn pool(&self, number: usize) -> std::path::PathBuf {
+        self.folder.path().join(format!("node-{number}"))
+    }
+
+    fn config(&self, number: usize) -> VolumeConfig {
+        let others = (0..self.addresses.len()).filter(|other| *other != number);
+        let peers: HashMap<Place, SocketAddr> = others.map(|other| (place(other), self.addresses[other])).collect();
+        VolumeConfig {
+            volume: self.volume,
+            me: place(number),
+            size_blocks: SIZE_BLOCKS,
+            durability: Durability::Flush,
+            peers,
+        }
+    }
+
+    async fn begin(&mut self, number: usize) -> Result<()> {
+        let config = NodeConfig {
+            pool: self.pool(number),
+            peers: self.addresses[number],
+            nbd: "127.0.0.1:0".parse()?,
+            engine: Options { engine: self.engine, ..Options::default() },
+        };
+        self.nodes[number] = Some(Node::begin(config, self.register.clone()).await?);
+        Ok(())
+    }
+
+    /// As after a crash of the process: the files are as they are.
+    fn kill(&mut self, number: usize) {
+        self.nodes[number] = None;
+    }
+
+    async fn start_again(&mut self, number: usize) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        self.begin(number).await?;
+        let config = self.config(number);
+        loop {
+            let node = self.nodes[number].as_mut().context("it has just begun")?;
+            match node.open(config.clone()).await {
+                // What the last life had in flight keeps the files locked.
+                Err(VolumeError::File(_)) if Instant::now() < deadline => sleep(Duration::from_millis(20)).await,
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+
+    fn node(&self, number: usize) -> &Node {
+        self.nodes[number].as_ref().expect("it runs")
+    }
+
+    async fn status(&self, number: usize) -> Status {
+        self.node(number).status(self.volume).await.expect("it has the volume")
+    }
+
+    async fn promote(&self, number: usize) -> Result<()> {
+        self.node(number).order(self.volume, Order::Promote).await.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))
+    }
+
+    async fn until(&self, number: usize, what: &str, seen: impl Fn(&Status) -> bool) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status(number).await;
+            if seen(&status) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "waited in vain until node {number} {what}: {status:#?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn client(&self, number: usize) -> Result<Nbd> {
+        let (address, export) = (self.node(number).nbd_address(), self.volume.to_string());
+        spawn_blocking(move || Nbd::connect(address, &export)).await?
+    }
+
+    fn data(&self, number: usize) -> Result<Vec<u8>> {
+        Ok(std::fs::read(self.pool(number).join(format!("{}.data", self.volume)))?)
+    }
+
+    /// Byte for byte.
+    fn are_equal(&self) -> Result<()> {
+        let first = self.data(0)?;
+        for number in 1..self.nodes.len() {
+            ensure!(self.data(number)? == first, "the data of nodes 0 and {number} differ");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.arbiter.abort();
+    }
+}
+
+fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
+    let listeners: std::io::Result<Vec<_>> = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect();
+    Ok(listeners?.iter().map(std::net::TcpListener::local_addr).collect::<std::io::Result<_>>()?)
+}
+
+/// Blocks with bytes of their own.
+fn pattern(number: u8, bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| number ^ u8::try_from(at % 251).expect("it is below 251")).collect()
+}
+
+async fn on<T: Send + 'static>(
+    mut client: Nbd,
+    work: impl FnOnce(&mut Nbd) -> Result<T> + Send + 'static,
+) -> Result<(Nbd, T)> {
+    spawn_blocking(move || {
+        let outcome = work(&mut client)?;
+        Ok((client, outcome))
+    })
+    .await?
+}
+
+async fn what_is_written_is_read_and_lies_on_both(engine: Engine) -> Result<()> {
+    let cluster = Cluster::with(2, engine).await?;
+    cluster.promote(0).await?;
+    let client = cluster.client(0).await?;
+    let (client, ()) = on(client, |nbd| {
+        ensure!(nbd.size_bytes == SIZE_BLOCKS * 4096, "the volume has its size");
+        nbd.write(0, &pattern(1, 4096))?;
+        nbd.write(4096 * 3 + 100, &pattern(2, 700))?; // within a block
+        nbd.write(4096 * 10 - 5, &pattern(3, 3 * 1024 * 1024))?; // across pieces, with both edges
+        nbd.write(1 << 25, &pattern(4, 1 << 20))?;
+        nbd.zeroes((1 << 25) + 100, 300_000)?;
+        nbd.flush()
+    })
+    .await?;
+    let (_, ()) = on(client, |nbd| {
+        ensure!(nbd.read(0, 4096)? == pattern(1, 4096), "the first block");
+        let mut block = vec![0; 4096];
+        block[100..800].copy_from_slice(&pattern(2, 700));
+        ensure!(nbd.read(4096 * 3, 4096)? == block, "a part of a block");
+        ensure!(nbd.read(4096 * 10 - 5, 3 * 1024 * 1024)? == pattern(3, 3 * 1024 * 1024), "many blocks");
+        let mut zeroed = pattern(4, 1 << 20);
+        zeroed[100..300_100].fill(0);
+        ensure!(nbd.read(1 << 25, 1 << 20)? == zeroed, "zeroes within data");
+        Ok(())
+    })
+    .await?;
+    cluster.are_equal()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_is_read_and_lies_on_both_nodes() -> Result<()> {
+    what_is_written_is_read_and_lies_on_both(Engine::Auto).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_works_where_the_kernel_refuses_io_uring() -> Result<()> {
+    what_is_written_is_read_and_lies_on_both(Engine::Threads).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secondary_has_no_export() -> Result<()> {
+    let cluster = Cluster::of(2).await?;
+    cluster.promote(0).await?;
+    ensure!(cluster.client(1).await.is_err(), "only the Primary serves");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_primary_dies_the_other_node_serves_every_acknowledged_write() -> Result<()> {
+    let mut cluster = Cluster::of(2).await?;
+    cluster.promote(0).await?;
+    let client = cluster.client(0).await?;
+    let (client, written) = on(client, |nbd| {
+        for number in 0..200_u8 {
+            nbd.write(u64::from(number) * 65_536, &pattern(number, 4096))?;
+        }
+        Ok(200_u8)
+    })
+    .await?;
+    cluster.kill(0);
+    drop(client);
+    cluster.until(1, "serves", |status| status.serving).await?;
+    let client = cluster.client(1).await?;
+    let (client, ()) = on(client, move |nbd| {
+        for number in 0..written {
+            ensure!(nbd.read(u64::from(number) * 65_536, 4096)? == pattern(number, 4096), "write {number} is lost");
+        }
+        nbd.write(0, &pattern(201, 8192))
+    })
+    .await?;
+    cluster.start_again(0).await?;
+    cluster.until(1, "has both in sync", |status| status.record.in_sync().len() == 2).await?;
+    cluster.until(0, "is UpToDate", |status| status.disk == DiskState::UpToDate).await?;
+    let (_, ()) = on(client, Nbd::flush).await?;
+    cluster.are_equal()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_away_gets_what_it_missed_under_writes() -> Result<()> {
+    let mut cluster = Cluster::of(3).await?;
+    cluster.promote(1).await?;
+    let client = cluster.client(1).await?;
+    let (client, ()) = on(client, |nbd| nbd.write(0, &pattern(1, 1 << 20))).await?;
+    cluster.kill(2);
+    let (client, ()) = on(client, |nbd| {
+        (0..100_u8).try_for_each(|number| nbd.write(u64::from(number) * 500_000, &pattern(number, 20_000)))
+    })
+    .await?;
+    ensure!(cluster.status(1).await.record.in_sync().len() == 2, "two are left");
+    cluster.start_again(2).await?;
+    let deadline = Instant::now() + PATIENCE;
+    let volume = cluster.volume;
+    let register = cluster.register.clone();
+    let handle = tokio::runtime::Handle::current();
+    let (_, rounds) = on(client, move |nbd| {
+        let mut rounds = 0_u32;
+        loop {
+            nbd.write(u64::from(rounds % 90) * 400_000, &pattern(7, 9000))?;
+            rounds += 1;
+            let (_, record) = handle.block_on(register.read(volume))?;
+            if record.is_some_and(|record| record.in_sync().len() == 3) {
+                return Ok(rounds);
+            }
+            ensure!(Instant::now() < deadline, "it was never added");
+        }
+    })
+    .await?;
+    ensure!(rounds > 0, "there were writes meanwhile");
+    cluster.until(2, "is UpToDate", |status| status.disk == DiskState::UpToDate).await?;
+    cluster.are_equal()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_is_handed_over() -> Result<()> {
+    let cluster = Cluster::of(2).await?;
+    cluster.promote(0).await?;
+    let client = cluster.client(0).await?;
+    let (client, ()) = on(client, |nbd| nbd.write(4096, &pattern(5, 4096))).await?;
+    drop(client);
+    let handed_over = cluster.node(0).order(cluster.volume, Order::HandOver(place(1))).await;
+    ensure!(handed_over.is_ok(), "{handed_over:?}");
+    cluster.until(1, "is Primary", |status| status.role == Role::Primary && status.serving).await?;
+    let client = cluster.client(1).await?;
+    let (_, read) = on(client, |nbd| nbd.read(4096, 4096)).await?;
+    ensure!(read == pattern(5, 4096), "what was written before");
+    Ok(())
+}
