@@ -114,6 +114,7 @@ impl Replica {
                 self.apply_record(record, cx);
                 self.keep_quietly(cx);
                 self.part = Part::Secondary(self.secondary_of_start());
+                self.compare_barriers(cx);
                 self.greet_when_clear(cx);
             }
             Part::Secondary(_) if is_news => {

@@ -77,11 +77,18 @@ impl Replica {
     }
 
     /// A peer of the same record knows that this disk had stored a later barrier than it has: it was rolled back, and needs everything (rule 13).
-    fn compare_barriers(&mut self, node: Node, envelope: Envelope, hello: &Hello, cx: &mut Cx<'_>) {
-        let same_record = envelope.generation == self.record().generation;
-        let both_in_sync = self.is_in_sync() && self.record().disk(node) == Some(hello.disk);
-        let (stored, known) = (self.disk.superblock.barrier, hello.confirmed);
-        if same_record && both_in_sync && stored < known && !matches!(self.part, Part::Primary(_)) {
+    pub(crate) fn compare_barriers(&mut self, cx: &mut Cx<'_>) {
+        if matches!(self.part, Part::Learning | Part::Primary(_)) || !self.is_in_sync() {
+            return;
+        }
+        let record = self.record();
+        let same_record = |node: &Node| self.peers[node.index()].greeted_in == record.generation;
+        let hellos = record.in_sync().iter().filter(same_record).filter_map(|node| {
+            let hello = self.peers[node.index()].hello.as_ref()?;
+            (record.disk(node) == Some(hello.disk)).then_some(hello.confirmed)
+        });
+        let (stored, known) = (self.disk.superblock.barrier, hellos.max().unwrap_or_default());
+        if stored < known && self.disk.superblock.data != Data::Blank {
             cx.say(Note::RolledBack { node: self.me(), stored, known });
             self.disk.superblock.data = Data::Blank;
             self.keep_quietly(cx);
@@ -183,10 +190,10 @@ impl Replica {
         let peer = &mut self.peers[node.index()];
         peer.fenced &= peer.boot == Some(hello.boot);
         peer.boot = Some(hello.boot);
-        self.compare_barriers(node, envelope, &hello, cx);
-        let peer = &mut self.peers[node.index()];
         let greets_anew = hello.primary && envelope.generation >= self.disk.promised() && peer.greeted;
         peer.hello = Some(hello);
+        peer.greeted_in = envelope.generation;
+        self.compare_barriers(cx);
         if envelope.generation > self.record().generation {
             self.ask_at = self.ask_at.or(Some(cx.now));
         }

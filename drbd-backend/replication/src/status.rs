@@ -44,6 +44,8 @@ pub struct Status {
     pub suspect: bool,
     /// Clients are answered at this moment.
     pub serving: bool,
+    /// A change of the record is not settled: the arbiter must not be rebuilt now.
+    pub changing: bool,
     /// The pool has no space.
     pub full: bool,
     pub record: Record,
@@ -79,6 +81,11 @@ impl Replica {
             disk,
             suspect: superblock.suspect,
             serving: self.may_answer(now),
+            changing: match &self.part {
+                Part::Primary(primary) => primary.is_changing(),
+                Part::Candidate(..) => true,
+                Part::Learning | Part::Secondary(_) | Part::Failed => false,
+            },
             full: self.disk.full,
             record: superblock.record.clone(),
             promised: superblock.generation,
