@@ -62,7 +62,17 @@ impl Replica {
         }
     }
 
+    /// A Secondary that hears of no Primary, though there is one, looks now and then whether the record has changed: it may have been added by one that
+    /// died before it could say so.
+    fn wonder(&mut self, cx: &mut Cx<'_>) {
+        let alone = matches!(&self.part, Part::Secondary(secondary) if secondary.link().is_none());
+        if alone && self.record().primary.is_some() && self.asked.is_none() && self.ask_at.is_none() {
+            self.ask_at = Some(cx.now + self.settings.lease);
+        }
+    }
+
     pub(crate) fn ask_when_due(&mut self, cx: &mut Cx<'_>) {
+        self.wonder(cx);
         if self.asked.is_none() && self.ask_at.is_some_and(|at| at <= cx.now) {
             let question = self.draw_question();
             self.asked = Some(question);

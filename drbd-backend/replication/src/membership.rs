@@ -92,7 +92,7 @@ impl Replica {
         if peer.unfit {
             return Time(0);
         }
-        let since = peer.down_since.unwrap_or(self.started);
+        let since = peer.missing_since.unwrap_or_default();
         let since = since.max(self.primary().map(|primary| primary.since).unwrap_or_default());
         since + if peer.link.is_some() { self.settings.lease } else { self.settings.reconnect }
     }

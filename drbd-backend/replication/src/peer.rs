@@ -9,6 +9,8 @@ pub(crate) struct Peer {
     pub(crate) link: Option<Link>,
     /// When the last connection broke.
     pub(crate) down_since: Option<Time>,
+    /// Since when it does not get every write, though it should; whatever connections come and go meanwhile.
+    pub(crate) missing_since: Option<Time>,
     /// Our Hello has gone out on this link.
     pub(crate) greeted: bool,
     /// Its Hello on this link.
@@ -57,6 +59,7 @@ impl Peer {
     pub(crate) fn part(&mut self, now: Time) {
         self.link = None;
         self.down_since = Some(now);
+        self.missing_since = self.missing_since.or(Some(now));
         self.greeted = false;
         self.hello = None;
         self.stage = Stage::Apart;
@@ -67,6 +70,7 @@ impl Peer {
     pub(crate) fn forget(&mut self) {
         self.stage = Stage::Apart;
         self.kin = false;
+        self.missing_since = None;
         self.answered = None;
         self.unfit = false;
         self.resync = None;

@@ -333,6 +333,7 @@ impl Replica {
 
     pub(crate) fn is_ready(&mut self, node: Node, link: Link, ready: Ready, cx: &mut Cx<'_>) {
         self.peers[node.index()].stage = PeerStage::Along;
+        self.peers[node.index()].missing_since = None;
         self.peers[node.index()].answered = None;
         self.peers[node.index()].process =
             self.peers[node.index()].hello.as_ref().map(|hello| hello.process).unwrap_or_default();
