@@ -130,11 +130,21 @@ impl Replica {
             entry.stage != Stage::Trailing
                 && entry.kind.request().is_some_and(|(_, client)| !run.document.admits(client, epoch))
         });
-        if !stored || begun || !may_answer {
+        let flushing = self.primary().is_some_and(|primary| {
+            let open = primary.flush.iter().flat_map(|run| &run.requests).chain(&primary.flush_next);
+            open.into_iter().any(|(_, client)| !run.document.admits(*client, epoch))
+        });
+        if !stored || begun || flushing {
+            return;
+        }
+        if self.control.version < version {
+            // It holds, though nobody is told without a lease: peers that know of fenced hosts renew none before it does.
+            self.control = run.document.clone();
+        }
+        if !may_answer {
             return;
         }
         let Some(run) = self.primary_mut().and_then(|primary| primary.control.take()) else { return };
-        self.control = run.document;
         report(run.orders, &Ok(()), cx);
         self.control_further(cx);
     }

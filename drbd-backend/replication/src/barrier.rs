@@ -14,7 +14,8 @@ pub(crate) struct FlushRun {
     number: u64,
     own: bool,
     waiting: Nodes,
-    pub(crate) requests: Vec<Request>,
+    /// With their clients.
+    pub(crate) requests: Vec<(Request, u32)>,
 }
 
 #[derive(Debug)]
@@ -27,9 +28,9 @@ pub(crate) struct BarrierRun {
 }
 
 impl Replica {
-    pub(crate) fn begin_flush(&mut self, request: Request, cx: &mut Cx<'_>) {
+    pub(crate) fn begin_flush(&mut self, request: Request, client: u32, cx: &mut Cx<'_>) {
         let Some(primary) = self.primary_mut() else { return };
-        primary.flush_next.push(request);
+        primary.flush_next.push((request, client));
         self.start_flush(cx);
     }
 
@@ -78,7 +79,7 @@ impl Replica {
         else {
             return;
         };
-        for request in run.requests {
+        for (request, _) in run.requests {
             cx.out.push(Effect::Answer { request, answer: Answer::Done });
         }
         self.start_flush(cx);

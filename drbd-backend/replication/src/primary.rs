@@ -27,7 +27,7 @@ pub(crate) struct Primary {
     pub(crate) barrier_wanted: bool,
     pub(crate) barrier_at: Time,
     pub(crate) flush: Option<FlushRun>,
-    pub(crate) flush_next: Vec<Request>,
+    pub(crate) flush_next: Vec<(Request, u32)>,
     pub(crate) change: Option<ChangeRun>,
     /// Counted in the view before the arbiter knows it (rule 4).
     pub(crate) adding: Option<Node>,
@@ -143,7 +143,7 @@ impl Replica {
             return cx.out.push(Effect::Answer { request, answer: Answer::Failed(failure) });
         }
         match ask {
-            Ask::Flush => self.begin_flush(request, cx),
+            Ask::Flush => self.begin_flush(request, client, cx),
             Ask::Read(span) => {
                 let place = self.table.insert(cx.now, span, Kind::Read { request, client }, None, false);
                 self.submit(place, cx);
@@ -523,7 +523,7 @@ impl Replica {
     /// Those who wait for something that only a Primary does hear that it is none.
     fn dismiss(&mut self, primary: Primary, failure: Failure, cx: &mut Cx<'_>) {
         let flushes = primary.flush.into_iter().flat_map(|run| run.requests).chain(primary.flush_next);
-        for request in flushes {
+        for (request, _) in flushes {
             cx.out.push(Effect::Answer { request, answer: Answer::Failed(failure) });
         }
         let refusal = Refusal::NotPrimary { primary: self.record().primary.filter(|node| *node != self.me()) };

@@ -10,7 +10,7 @@
 use crate::disk::{Then, Work};
 use crate::event::Settled;
 use crate::membership::is_mine;
-use crate::message::Ready;
+use crate::message::{Message, Ready};
 use crate::metadata::Data;
 use crate::names::{Link, Node, Nodes, OrderId, Question, Span, Time};
 use crate::note::Promotion as Why;
@@ -337,6 +337,8 @@ impl Replica {
         self.peers[node.index()].answered = None;
         self.peers[node.index()].process =
             self.peers[node.index()].hello.as_ref().map(|hello| hello.process).unwrap_or_default();
+        let control = Box::new(self.newest_control()); // from here on it gets every change, so this one misses none
+        self.send(link, Message::Control(control), None, cx);
         if !self.primary().is_some_and(|primary| primary.view.contains(node)) {
             self.begin_resync(node, &ready, cx);
         } else if self.peers[node.index()].kin {

@@ -230,8 +230,6 @@ impl Replica {
         peer.answered = None;
         let record = Box::new(self.record().clone());
         self.send(link, Message::Welcome { record, welcome }, None, cx);
-        let control = Box::new(self.newest_control());
-        self.send(link, Message::Control(control), None, cx);
     }
 
     /// Why a peer that stands in `in_sync` cannot stay there.
