@@ -8,7 +8,7 @@ RELEASE := cargo build --release --quiet -p tandem-ha -p tandem
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .DEFAULT_GOAL := help
-.PHONY: help demo drills sim test check cloud-test bench-failover bench-client recordings tools fmt
+.PHONY: help demo drills sim sim-volume test check cloud-test bench-failover bench-client recordings tools fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ demo: ## a host dies and its instances come back; FAULT=off|hang|crash|cut|reboo
 
 sim: ## simulated clouds on bad days, judged; SEEDS=1000 of them, or the story of one: SEED=n
 	@SEEDS=$(SEEDS) SEED=$(SEED) cargo run --release --quiet -p failover --example simulate
+
+sim-volume: ## simulated volumes on bad days, judged; SEEDS=20000 of them, or the story of one: SEED=n
+	@SEEDS=$(SEEDS) SEED=$(SEED) KEEP=$(KEEP) cargo run --release --quiet -p replication --example simulate-volume
 
 test: tools check cloud-test drills ## everything: installs what it needs (root, apt, pip, cargo)
 
@@ -54,6 +57,8 @@ tools: $(PYTHON_TOOLS)/ruff ## what lints and runs tests, where it is missing
 	@command -v cargo-nextest >/dev/null || cargo install --locked --quiet cargo-nextest
 	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
 	@test -x target/etcd/usr/bin/etcd || { mkdir -p target/etcd && cd target/etcd && apt-get download -qq etcd-server && dpkg -x etcd-server_*.deb . ; }
+	@command -v qemu-io >/dev/null || apt-get install -y -qq --no-install-recommends qemu-utils
+	@command -v nbdsh >/dev/null || apt-get install -y -qq --no-install-recommends libnbd-bin python3-libnbd
 	@command -v mkfs.xfs >/dev/null || apt-get install -y -qq --no-install-recommends xfsprogs
 
 $(PYTHON_TOOLS)/ruff:

@@ -182,10 +182,7 @@ impl Replica {
                 match settled {
                     Settled::Unknown => change.stage = ChangeStage::Unknown { again_at },
                     Settled::Swapped => self.adopt(cx),
-                    Settled::Refused(record) if is_mine(&record, &change.expected, self.settings.me) => {
-                        change.proposed = *record;
-                        self.adopt(cx);
-                    }
+                    Settled::Refused(record) if *record == change.proposed => self.adopt(cx),
                     Settled::Refused(record) => self.refused(*record, cx),
                 }
             }
@@ -352,9 +349,4 @@ impl Replica {
     pub(crate) fn not_primary(&self) -> Refusal {
         Refusal::NotPrimary { primary: self.record().primary.filter(|node| *node != self.me()) }
     }
-}
-
-/// A swap of mine whose answer was lost: the record names me, one generation on (rule 2).
-pub(crate) fn is_mine(record: &Record, expected: &Record, me: Node) -> bool {
-    record.primary == Some(me) && record.generation == expected.generation.next()
 }

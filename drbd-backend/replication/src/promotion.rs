@@ -9,7 +9,6 @@
 
 use crate::disk::{Then, Work};
 use crate::event::Settled;
-use crate::membership::is_mine;
 use crate::message::{Message, Ready};
 use crate::metadata::Data;
 use crate::names::{Link, Node, Nodes, OrderId, Question, Span, Time};
@@ -267,7 +266,6 @@ impl Replica {
 
     pub(crate) fn candidacy_settled(&mut self, settled: Settled, cx: &mut Cx<'_>) {
         let again_at = cx.now + self.settings.ask_again;
-        let me = self.me();
         let Part::Candidate(_, candidacy) = &mut self.part else { return };
         match settled {
             Settled::Unknown => candidacy.stage = CandidacyStage::Unknown { again_at },
@@ -275,7 +273,8 @@ impl Replica {
                 let record = candidacy.proposed.clone();
                 self.promoted(record, cx);
             }
-            Settled::Refused(record) if is_mine(&record, &candidacy.expected, me) => self.promoted(*record, cx),
+            // Done, and the answer was lost. Anything else that names this node is a change of its process before this one: that one is dead (rule 2).
+            Settled::Refused(record) if *record == candidacy.proposed => self.promoted(*record, cx),
             Settled::Refused(record) => self.not_promoted(*record, cx),
         }
     }

@@ -203,9 +203,10 @@ impl Replica {
         let ready = sent && heard && peer.control >= version && missing.is_empty();
         let older = |from| self.table.any(|entry| entry.waiting.contains(node) && entry.seq < from);
         let Part::Primary(primary) = &mut self.part else { return };
-        let idle = primary.change.is_none() && primary.quiet.is_none() && primary.is_serving() && !primary.stopped;
+        let idle = primary.change.is_none() && primary.is_serving() && !primary.stopped;
+        let begins = primary.quiet.is_none() && primary.adding.is_none(); // one that is counted already is added before the role goes
         match stage {
-            ResyncStage::Copying if ready && idle && primary.adding.is_none() => {
+            ResyncStage::Copying if ready && idle && begins => {
                 primary.adding = Some(node);
                 primary.view.insert(node);
                 let from = primary.next;

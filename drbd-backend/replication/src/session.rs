@@ -82,8 +82,9 @@ impl Replica {
             return;
         }
         let record = self.record();
-        let same_record = |node: &Node| self.peers[node.index()].greeted_in == record.generation;
-        let hellos = record.in_sync().iter().filter(same_record).filter_map(|node| {
+        // One of a later record may have dropped this disk since.
+        let no_later = |node: &Node| self.peers[node.index()].greeted_in <= record.generation;
+        let hellos = record.in_sync().iter().filter(no_later).filter_map(|node| {
             let hello = self.peers[node.index()].hello.as_ref()?;
             (record.disk(node) == Some(hello.disk)).then_some(hello.confirmed)
         });

@@ -1,0 +1,200 @@
+//! Disks that fail, fill up, forget, or come back as another one.
+
+use replication::Durability::Flush;
+
+use crate::sim::bend::Bend;
+use crate::sim::misfortune::{What, Who};
+use crate::sim::story::{kept, kept_but_for, nodes};
+use crate::sim::world::Plan;
+
+#[test]
+fn a_flush_that_failed_once_is_not_tried_again() {
+    let plan = nodes(2, Flush);
+    kept_but_for(Bend::FailedFlushTriedAgain, "", &plan, |it| {
+        (0..6).for_each(|block| it.writes(0, block));
+        it.befalls(What::FlushError { who: Who::Node(1) });
+        it.flushes(0);
+        it.runs(500);
+        it.kills(0);
+        it.runs(1_500);
+        it.starts(0);
+    });
+}
+
+#[test]
+fn a_write_that_failed_is_not_answered_for() {
+    let plan = nodes(2, Flush);
+    kept_but_for(Bend::FailedWriteOverlooked, "", &plan, |it| {
+        for block in 0..6 {
+            it.befalls(What::WriteError { who: Who::Node(1) });
+            it.writes(0, block);
+            it.runs(50);
+            if !it.is_in_sync(1) {
+                it.kills(1);
+                it.starts(1);
+                it.until("node 1 is UpToDate");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_primary_whose_disk_fails_is_followed_at_once() {
+    kept(&nodes(2, Flush), |it| {
+        it.writes(0, 1);
+        it.befalls(What::WriteError { who: Who::Node(0) });
+        let write = it.begins_write(0, 2);
+        it.until("Failed");
+        it.until("Primary; ");
+        assert!(it.is_answered(write));
+        it.reads(1, 1);
+    });
+}
+
+#[test]
+fn an_activity_log_that_cannot_be_written_admits_no_write() {
+    kept(&nodes(2, Flush), |it| {
+        it.befalls(What::MetadataError { who: Who::Node(0) });
+        let write = it.begins_write(0, 1);
+        it.until("Failed");
+        it.waits_for(write);
+        assert_eq!(it.world.judge.acknowledged, 0);
+        it.until("Primary; ");
+        it.writes(1, 1);
+    });
+}
+
+#[test]
+fn after_a_crash_what_the_activity_log_names_is_made_equal() {
+    let plan = nodes(2, Flush);
+    kept_but_for(Bend::ActivityLogNotKept, "which is UpToDate", &plan, |it| {
+        it.writes(0, 1);
+        it.cuts(0, 1, 9_000);
+        it.begins_write(0, 2);
+        it.runs(20);
+        // Only its own disk has it.
+        it.kills(0);
+        it.until("Primary; ");
+        it.writes(1, 3);
+        it.starts(0);
+        it.world.heal_network();
+        it.until("node 0 is UpToDate");
+    });
+}
+
+#[test]
+fn blocks_that_cannot_be_read_come_from_a_peer_and_are_written_anew() {
+    let plan = nodes(2, Flush);
+    kept_but_for(Bend::ReadErrorTakenForZeroes, "reads 0 from", &plan, |it| {
+        it.writes(0, 1);
+        it.befalls(What::ReadError { who: Who::Node(0), block: 1 });
+        it.reads(0, 1);
+        it.until("were fetched from a peer");
+        it.kills(1);
+        it.until("dropped node 1");
+        it.reads(0, 1);
+        it.starts(1);
+    });
+}
+
+#[test]
+fn a_part_of_a_block_leaves_the_rest_of_it() {
+    kept(&nodes(2, Flush), |it| {
+        it.writes(0, 1);
+        let part = it.begins_part(0, 1);
+        it.waits_for(part);
+        it.reads(0, 1);
+        it.kills(0);
+        it.until("Primary; ");
+        it.reads(1, 1);
+        it.starts(0);
+    });
+}
+
+#[test]
+fn zeroes_are_zeroes_on_every_replica() {
+    kept(&nodes(3, Flush), |it| {
+        (0..4).for_each(|block| it.writes(0, block));
+        let zeroes = it.begins_zeroing(0, 1, 2);
+        it.waits_for(zeroes);
+        it.reads(0, 1);
+        it.kills(0);
+        it.until("Primary; ");
+        let primary = it.primary().expect("somebody serves");
+        (0..4).for_each(|block| it.reads(primary, block));
+        it.starts(0);
+    });
+}
+
+#[test]
+fn writes_wait_while_the_pool_is_full() {
+    let plan = nodes(2, Flush);
+    kept_but_for(Bend::FullDiskTakenForWritten, "is answered, and node", &plan, |it| {
+        it.writes(0, 1);
+        it.befalls(What::Full { who: Who::Node(1), length: 700 });
+        let write = it.begins_write(0, 1);
+        it.runs(400);
+        it.still_waits(write);
+        it.waits_for(write);
+    });
+}
+
+#[test]
+fn a_primary_whose_pool_is_full_hands_over() {
+    kept(&nodes(2, Flush), |it| {
+        it.befalls(What::Full { who: Who::Node(0), length: 900 });
+        it.begins_write(0, 1);
+        it.until("handing over to node 1");
+        it.until("Primary; ");
+        it.writes(1, 2);
+    });
+}
+
+#[test]
+fn an_exchanged_disk_is_a_stranger() {
+    let plan = nodes(2, Flush);
+    kept_but_for(Bend::OldDiskIdTrusted, "", &plan, |it| {
+        it.writes(0, 1);
+        it.befalls(What::Exchanged { who: Who::Node(1), down: 20 });
+        it.until("resync of node 1: 6 blocks, all");
+        it.until("node 1 is UpToDate");
+        it.kills(0);
+        it.until("Primary; ");
+        it.reads(1, 1);
+        it.starts(0);
+    });
+}
+
+#[test]
+fn a_disk_that_was_rolled_back_gets_everything() {
+    let plan = Plan { barrier_every_ms: 100, ..nodes(2, Flush) };
+    kept_but_for(Bend::RolledBackDiskTrusted, "", &plan, |it| {
+        it.writes(0, 1);
+        it.until("barrier 2 stored");
+        it.runs(200);
+        it.befalls(What::RolledBack { who: Who::Node(1), down: 20 });
+        it.until("resync of node 1: 6 blocks, all");
+        it.until("node 1 is UpToDate");
+        it.kills(0);
+        it.until("Primary; ");
+        it.reads(1, 1);
+        it.starts(0);
+    });
+}
+
+#[test]
+fn a_volume_is_not_promoted_from_a_disk_that_lacks_writes() {
+    kept(&nodes(2, Flush), |it| {
+        it.kills(1);
+        it.until("dropped node 1");
+        it.writes(0, 1);
+        it.kills(0);
+        it.starts(1);
+        it.runs(100);
+        it.ordered(1, replication::Order::Promote);
+        it.until("the order is refused: NotInSync");
+        it.runs(2_000);
+        assert_eq!(it.primary(), Some(0));
+        it.starts(0);
+    });
+}
