@@ -21,7 +21,7 @@ sim: ## simulated clouds on bad days, judged; SEEDS=1000 of them, or the story o
 	@SEEDS=$(SEEDS) SEED=$(SEED) cargo run --release --quiet -p failover --example simulate
 
 sim-volume: ## simulated volumes on bad days, judged; SEEDS=20000 of them, or the story of one: SEED=n
-	@SEEDS=$(SEEDS) SEED=$(SEED) KEEP=$(KEEP) cargo run --release --quiet -p replication --example simulate-volume
+	@SEEDS=$(SEEDS) FROM=$(FROM) SEED=$(SEED) KEEP=$(KEEP) ALL=$(ALL) cargo run --release --quiet -p replication --example simulate-volume
 
 test: tools check cloud-test drills ## everything: installs what it needs (root, apt, pip, cargo)
 

@@ -31,15 +31,15 @@ const CAUGHT: &[(Bend, u64, &str)] = &[
     (Bend::RevokeNotReplicated, 307, "whose attachment was revoked"),
 ];
 
-/// Those that no day of the first 4,000 catches: days that try them on purpose are still to be written.
-const NOT_CAUGHT_YET: &[Bend] =
+/// Those that only a day on purpose catches: `stories/serving.rs` and `stories/changes.rs` tell each of these twice.
+const CAUGHT_BY_STORIES: &[Bend] =
     &[Bend::LeaseFromArrival, Bend::LateFenceBelieved, Bend::HandsOverWhileServing, Bend::RevokeAnsweredEarly];
 
 /// `FIND=1` looks for a seed for each that has none yet.
 #[test]
 fn every_planted_fault_is_caught() {
     let find = std::env::var_os("FIND").is_some();
-    let is_known = |bend: &Bend| CAUGHT.iter().any(|(caught, ..)| caught == bend) || NOT_CAUGHT_YET.contains(bend);
+    let is_known = |bend: &Bend| CAUGHT.iter().any(|(caught, ..)| caught == bend) || CAUGHT_BY_STORIES.contains(bend);
     assert!(Bend::PLANTED.iter().all(is_known));
     let mut missed = String::new();
     for (bend, seed, what) in CAUGHT {

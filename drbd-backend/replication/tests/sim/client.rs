@@ -125,7 +125,12 @@ impl World {
         let (number, epoch) = match (it.attachment, it.admitted) {
             (None, _) => (0, 0),
             (Some(_), Some(admitted)) => admitted,
-            (Some(id), None) => return self.attach(client, id),
+            (Some(id), None) => {
+                if !self.attach(client, node, id) {
+                    self.try_elsewhere(client, None);
+                }
+                return;
+            }
         };
         let (what, span, half) = self.wish(client);
         let is_durable = what.writes() && self.chance.u8(0..6) == 0;
@@ -134,8 +139,8 @@ impl World {
         }
     }
 
-    fn attach(&mut self, client: usize, id: u128) {
-        let node = self.clients[client].belief;
+    /// Whether somebody was there to be asked.
+    pub fn attach(&mut self, client: usize, node: usize, id: u128) -> bool {
         let attachment = replication::Attachment {
             client: 0,
             id,
@@ -147,10 +152,9 @@ impl World {
         };
         let order = Order::Control(Change::Attach(attachment));
         self.clients[client].attaching = true; // it may be answered at once
-        if !self.order(node, order, About::Attach { client, id }) {
-            self.clients[client].attaching = false;
-            self.try_elsewhere(client, None);
-        }
+        let is_asked = self.order(node, order, About::Attach { client, id });
+        self.clients[client].attaching &= is_asked;
+        is_asked
     }
 
     /// What it wants next.

@@ -177,6 +177,21 @@ impl Scene {
         self.asks(2, node, Wish::Flush, Span::new(0, 1), false)
     }
 
+    /// A client gets an attachment of its own.
+    pub fn attaches(&mut self, client: usize, node: usize) {
+        self.world.clients[client].attachment = Some(77);
+        self.world.attach(client, node, 77);
+        self.runs(10);
+        assert!(self.is_lost() || self.world.clients[client].admitted.is_some(), "it is attached:\n{}", self.told());
+    }
+
+    /// By its attachment.
+    pub fn begins_write_of(&mut self, client: usize, node: usize, block: u64) -> Option<Request> {
+        let admitted = self.world.clients[client].admitted?;
+        self.passes(10);
+        self.world.ask(client, node, admitted, Wish::Write, Span::new(block, 1), None, false)
+    }
+
     pub fn begins_zeroing(&mut self, node: usize, block: u64, count: u32) -> Option<Request> {
         self.asks(3, node, Wish::Zero, Span::new(block, count), false)
     }

@@ -134,3 +134,25 @@ fn an_answer_from_memory_alone_is_none() {
         it.writes(0, 1);
     });
 }
+
+#[test]
+fn a_revoke_waits_for_what_was_begun() {
+    let plan = nodes(2, Flush);
+    kept_but_for(Bend::RevokeAnsweredEarly, "whose attachment was revoked", &plan, |it| {
+        it.attaches(5, 0);
+        it.cuts_one_way(0, 1, 200);
+        let write = it.begins_write_of(5, 0, 1);
+        it.world.revoke(5);
+        it.runs(50);
+        it.still_waits(write);
+        assert!(
+            it.world.judge.is_lost() || it.world.bend != Bend::None || !it.world.orders.is_empty(),
+            "it waits, too"
+        );
+        it.waits_for(write);
+        it.runs(20);
+        it.begins_write_of(5, 0, 1);
+        it.runs(20);
+        assert!(it.world.orders.is_empty() && it.world.judge.refused_revoked == 1);
+    });
+}
