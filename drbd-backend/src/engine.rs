@@ -15,12 +15,14 @@ mod volume;
 
 use std::collections::HashMap;
 use std::net::TcpStream;
+use std::ops::{Index, IndexMut};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use replication::{
-    Event, Incarnation, Node, Order, OrderId, Question, Record, Refusal, Settings, Settled, Start, Status, Time, Told,
-    VolumeId,
+    BootId, Control, Event, Incarnation, Node, Order, OrderId, Question, Record, Refusal, Settings, Settled, Start,
+    Status, Time, Told, VolumeId,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,7 +32,7 @@ use client::Client;
 use link::LinkState;
 pub use pool::Pool;
 use volume::Volume;
-pub use volume::{Files, VolumeError};
+pub use volume::{Files, Loaded, VolumeError};
 
 /// What other threads ask of the engine.
 #[derive(Debug)]
@@ -38,15 +40,20 @@ pub enum Command {
     /// A volume of this node begins its life.
     Open {
         settings: Box<Settings>,
-        files: Box<Files>,
+        loaded: Box<Loaded>,
         start: Start,
         done: oneshot::Sender<Result<(), VolumeError>>,
     },
-    /// A connection to a peer, past its preamble.
+    /// A volume's life ends here, however far its replica has come: its connections end, and its files are let go of once nothing is under way.
+    Close {
+        volume: VolumeId,
+        done: oneshot::Sender<()>,
+    },
+    /// A connection to a peer, past its preamble: a stream socket that no delay is set on.
     Peer {
         volume: VolumeId,
         node: Node,
-        stream: TcpStream,
+        stream: OwnedFd,
     },
     /// An NBD client.
     Client {
@@ -59,20 +66,47 @@ pub enum Command {
     },
     Told {
         volume: VolumeId,
+        life: Life,
         question: Question,
         told: Told,
     },
     Settled {
         volume: VolumeId,
+        life: Life,
         question: Question,
         settled: Settled,
     },
-    Status {
+    /// This boot of this node writes no more, as somebody has made sure of.
+    Fenced {
         volume: VolumeId,
-        done: oneshot::Sender<Option<Status>>,
+        node: Node,
+        boot: BootId,
+    },
+    /// The list of fenced hosts has this version, and these attachments are theirs.
+    HostsFenced {
+        volume: VolumeId,
+        version: u64,
+        clients: Vec<u32>,
+    },
+    Look {
+        volume: VolumeId,
+        done: oneshot::Sender<Option<Seen>>,
     },
     /// Everything is put down as it is.
     End,
+}
+
+/// One life of a volume on this node, from its opening to its closing: answers to questions of another one mean nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life(u64);
+
+/// A volume of this node at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub status: Status,
+    pub control: Control,
+    /// NBD clients that have it open.
+    pub clients: usize,
 }
 
 /// What the engine asks of other threads.
@@ -80,10 +114,12 @@ pub enum Command {
 pub enum Notice {
     Ask {
         volume: VolumeId,
+        life: Life,
         question: Question,
     },
     Propose {
         volume: VolumeId,
+        life: Life,
         question: Question,
         /// The arbiter's store that is meant.
         incarnation: Option<Incarnation>,
@@ -94,6 +130,11 @@ pub enum Notice {
     Parted {
         volume: VolumeId,
         node: Node,
+    },
+    /// For people.
+    Said {
+        volume: VolumeId,
+        text: String,
     },
 }
 
@@ -121,21 +162,29 @@ impl Handle {
         outcome.await.unwrap_or(Err(Refusal::ShuttingDown))
     }
 
-    /// What a volume's replica says of itself; `None` if there is no such volume here.
-    pub async fn status(&self, volume: VolumeId) -> Option<Status> {
-        let (done, status) = oneshot::channel();
-        self.tell(Command::Status { volume, done });
-        status.await.ok().flatten()
+    /// How a volume is; `None` if it is not open here.
+    pub async fn look(&self, volume: VolumeId) -> Option<Seen> {
+        let (done, seen) = oneshot::channel();
+        self.tell(Command::Look { volume, done });
+        seen.await.ok().flatten()
     }
 
     /// Takes a volume into service.
     ///
     /// # Errors
-    /// Its metadata cannot be used.
-    pub async fn open(&self, settings: Settings, files: Files, start: Start) -> Result<(), VolumeError> {
+    /// It is open already.
+    pub async fn open(&self, settings: Settings, loaded: Loaded, start: Start) -> Result<(), VolumeError> {
         let (done, outcome) = oneshot::channel();
-        self.tell(Command::Open { settings: Box::new(settings), files: Box::new(files), start, done });
+        self.tell(Command::Open { settings: Box::new(settings), loaded: Box::new(loaded), start, done });
         outcome.await.unwrap_or(Err(VolumeError::Ended))
+    }
+
+    /// Lets a volume go, as it is. Answers when its files are free for others.
+    pub async fn close(&self, volume: VolumeId) {
+        let (done, closed) = oneshot::channel();
+        self.tell(Command::Close { volume, done });
+        // It fails only when the engine has ended, and the files with it.
+        let _ = closed.await;
     }
 }
 
@@ -165,8 +214,11 @@ struct Engine {
     pool: Pool,
     inbox: Receiver<Command>,
     notices: mpsc::UnboundedSender<Notice>,
-    volumes: Vec<Volume>,
+    volumes: Volumes,
     by_id: HashMap<VolumeId, usize>,
+    /// Volumes that nothing begins in any more, and who waits until they are gone.
+    closing: Vec<(usize, oneshot::Sender<()>)>,
+    lives: u64,
     links: Vec<Option<LinkState>>,
     clients: Vec<Option<Client>>,
     /// Clients that wait for memory.
@@ -178,6 +230,39 @@ struct Engine {
     scratch: Vec<u8>,
     clients_seen: u64,
     ended: bool,
+}
+
+/// The volumes by number. Work in progress names them by it, so a number is used again only once nothing of the former one is under way.
+#[derive(Default)]
+struct Volumes(Vec<Option<Volume>>);
+
+impl Volumes {
+    fn put(&mut self, volume: Volume) -> usize {
+        let index = self.0.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.0.push(None);
+            self.0.len() - 1
+        });
+        self.0[index] = Some(volume);
+        index
+    }
+
+    fn each(&self) -> impl Iterator<Item = (usize, &Volume)> {
+        self.0.iter().enumerate().filter_map(|(index, volume)| Some((index, volume.as_ref()?)))
+    }
+}
+
+impl Index<usize> for Volumes {
+    type Output = Volume;
+
+    fn index(&self, index: usize) -> &Volume {
+        self.0[index].as_ref().expect("nothing names a volume that is gone")
+    }
+}
+
+impl IndexMut<usize> for Volumes {
+    fn index_mut(&mut self, index: usize) -> &mut Volume {
+        self.0[index].as_mut().expect("nothing names a volume that is gone")
+    }
 }
 
 /// What a completion belongs to, packed into its token.
@@ -237,8 +322,10 @@ impl Engine {
             pool: Pool::new()?,
             inbox,
             notices,
-            volumes: Vec::new(),
+            volumes: Volumes::default(),
             by_id: HashMap::new(),
+            closing: Vec::new(),
+            lives: 0,
             links: Vec::new(),
             clients: Vec::new(),
             thirsty: Vec::new(),
@@ -253,7 +340,7 @@ impl Engine {
 
     fn run(&mut self) {
         while !self.ended {
-            let until = self.volumes.iter().filter_map(|volume| volume.replica.wake_at()).min();
+            let until = self.volumes.each().filter_map(|(_, volume)| volume.replica.wake_at()).min();
             let mut completions = std::mem::take(&mut self.completions);
             match self.ring.wait(&mut completions, until.map(|time| time.0)) {
                 Ok(true) => self.take_commands(),
@@ -269,6 +356,7 @@ impl Engine {
             self.completions = completions;
             self.wake();
             self.serve_the_thirsty();
+            self.let_go_of_the_closed();
         }
     }
 
@@ -287,19 +375,22 @@ impl Engine {
 
     fn commanded(&mut self, command: Command) {
         match command {
-            Command::Open { settings, files, start, done } => drop(done.send(self.open(*settings, *files, start))),
+            Command::Open { settings, loaded, start, done } => drop(done.send(self.open(*settings, *loaded, start))),
+            Command::Close { volume, done } => self.close(volume, done),
             Command::Peer { volume, node, stream } => self.peer_connected(volume, node, stream),
             Command::Client { stream } => self.client_connected(stream),
             Command::Order { volume, what, done } => self.order(volume, what, done),
-            Command::Told { volume, question, told } => self.tell_by_id(volume, Event::Told { question, told }),
-            Command::Settled { volume, question, settled } => {
-                self.tell_by_id(volume, Event::Settled { question, settled });
+            Command::Told { volume, life, question, told } => {
+                self.tell_if_alive(volume, life, Event::Told { question, told });
             }
-            Command::Status { volume, done } => {
-                let now = Time(boottime_ns());
-                let status = self.by_id.get(&volume).map(|index| self.volumes[*index].replica.status(now));
-                let _ = done.send(status);
+            Command::Settled { volume, life, question, settled } => {
+                self.tell_if_alive(volume, life, Event::Settled { question, settled });
             }
+            Command::Fenced { volume, node, boot } => self.tell_by_id(volume, Event::Fenced { node, boot }),
+            Command::HostsFenced { volume, version, clients } => {
+                self.tell_by_id(volume, Event::HostsFenced { version, clients });
+            }
+            Command::Look { volume, done } => drop(done.send(self.look(volume))),
             Command::End => self.ended = true,
         }
     }
@@ -315,15 +406,62 @@ impl Engine {
         self.tell(index, Event::Ordered { order, what });
     }
 
+    fn look(&self, volume: VolumeId) -> Option<Seen> {
+        let index = *self.by_id.get(&volume)?;
+        let replica = &self.volumes[index].replica;
+        Some(Seen {
+            status: replica.status(Time(boottime_ns())),
+            control: replica.control().clone(),
+            clients: self.clients.iter().flatten().filter(|client| client.volume() == Some(index)).count(),
+        })
+    }
+
     fn tell_by_id(&mut self, volume: VolumeId, event: Event) {
         if let Some(index) = self.by_id.get(&volume).copied() {
             self.tell(index, event);
         }
     }
 
+    fn tell_if_alive(&mut self, volume: VolumeId, life: Life, event: Event) {
+        if let Some(index) = self.by_id.get(&volume).copied()
+            && self.volumes[index].life == life
+        {
+            self.tell(index, event);
+        }
+    }
+
+    /// Nobody finds the volume any more, and its connections end.
+    fn close(&mut self, volume: VolumeId, done: oneshot::Sender<()>) {
+        let Some(index) = self.by_id.remove(&volume) else {
+            let _ = done.send(());
+            return;
+        };
+        self.end_clients_of(index);
+        self.end_links_of(index);
+        self.orders.retain(|(of, _), _| *of != index);
+        self.closing.push((index, done));
+    }
+
+    fn let_go_of_the_closed(&mut self) {
+        let mut number = 0;
+        while let Some((index, _)) = self.closing.get(number) {
+            let index = *index;
+            let has_links = self.links.iter().flatten().any(|link| link.volume == index);
+            let has_clients = self.clients.iter().flatten().any(|client| client.volume() == Some(index));
+            if has_links || has_clients || !self.volumes[index].is_idle() {
+                number += 1;
+                continue;
+            }
+            self.volumes.0[index] = None;
+            let (_, done) = self.closing.swap_remove(number);
+            let _ = done.send(());
+        }
+    }
+
     fn wake(&mut self) {
-        for index in 0..self.volumes.len() {
-            if self.volumes[index].replica.wake_at().is_some_and(|at| at.0 <= boottime_ns()) {
+        for index in 0..self.volumes.0.len() {
+            let Some(volume) = &self.volumes.0[index] else { continue };
+            if volume.replica.wake_at().is_some_and(|at| at.0 <= boottime_ns()) {
                 self.tell(index, Event::Woken);
             }
         }

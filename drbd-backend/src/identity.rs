@@ -12,6 +12,7 @@ pub mod facts;
 mod files;
 pub mod may;
 pub mod tls;
+mod tunnel;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ pub use credentials::{Credentials, Paths};
 pub use facts::Facts;
 pub use may::{Action, allows};
 pub use tls::{Door, client_config, connect, explain, peer_identity, server_config, unused_name};
+pub use tunnel::tunnel;
 
 /// What all identities begin with.
 const SCHEME: &str = "tandem://";

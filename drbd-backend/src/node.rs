@@ -1,34 +1,45 @@
 //! What stands around the engine: it finds peers, asks the arbiter, and lets clients in.
-//!
-//! Of two nodes the one with the lower place dials, and dials again whenever the connection is gone.
+
+mod peers;
+mod questions;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use replication::wire::{PREAMBLE_BYTES, Preamble, VERSIONS, Verdict};
+use chrono::{DateTime, Utc};
 use replication::{
-    BootId, DiskId, Durability, Generation, Node as Place, Order, Process, Record, Refusal, Settings, Settled, Start,
-    Status, Superblock, Told, VolumeId,
+    BootId, DiskId, Node as Place, Order, Process, Record, Refusal, Settings, Start, Superblock, VolumeId,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, broadcast};
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::arbiter::{Outcome, Register};
+use crate::arbiter::Register;
 use crate::disk::Options;
-use crate::engine::{self, Command, Files, Handle, Notice, VolumeError};
+use crate::engine::{self, Command, Files, Handle, Seen, VolumeError};
+use crate::identity::{Credentials, Name};
 
-/// How long a peer may take for a connection and its first words.
-const GREETING_LIMIT: Duration = Duration::from_secs(2);
+/// How long a replica may take to answer everything, to flush and to mark its metadata clean before it is closed as it is.
+const FAREWELL: Duration = Duration::from_secs(10);
 
-/// How long after a connection broke, or was refused, it is tried again.
-const DIAL_AGAIN: Duration = Duration::from_millis(100);
+/// What replicas have said that nobody has read yet: a reader that is slower misses some.
+const UNREAD: usize = 1024;
+
+/// After a listener ran out of descriptors, others may go.
+const REST: Duration = Duration::from_millis(100);
+
+/// A node that holds another replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Whose certificate it shows.
+    pub name: Name,
+    pub address: SocketAddr,
+}
 
 /// One volume, as this node has a part in it.
 #[derive(Debug, Clone)]
@@ -36,18 +47,32 @@ pub struct VolumeConfig {
     pub volume: VolumeId,
     pub me: Place,
     pub size_blocks: u64,
-    pub durability: Durability,
-    /// Where the peers of the other replicas listen.
-    pub peers: HashMap<Place, SocketAddr>,
+    /// Where this replica's files are.
+    pub pool: PathBuf,
+    pub settings: Settings,
+    /// Where the other replicas are.
+    pub peers: HashMap<Place, Peer>,
 }
 
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
-    /// Where the replicas' files are.
-    pub pool: PathBuf,
     pub peers: SocketAddr,
     pub nbd: SocketAddr,
     pub engine: Options,
+    /// With them all connections are TLS; without them they are plain, which is for loopback only.
+    pub credentials: Option<Arc<Credentials>>,
+    /// Which boot of the kernel this is: caches are lost with it.
+    pub boot: BootId,
+}
+
+/// The kernel's boot id, which changes with every boot (random(4)).
+///
+/// # Errors
+/// The file cannot be read, or holds no UUID.
+pub fn boot_id(file: &Path) -> std::io::Result<BootId> {
+    let text = std::fs::read_to_string(file)?;
+    let id = Uuid::parse_str(text.trim()).map_err(std::io::Error::other)?;
+    Ok(BootId(id.as_u128()))
 }
 
 /// Why a node does not begin.
@@ -62,30 +87,56 @@ pub enum NodeError {
     },
     #[error("the engine could not begin")]
     Engine(#[source] std::io::Error),
-    #[error("could not read the kernel's boot id in /proc/sys/kernel/random/boot_id")]
-    Boot(#[source] std::io::Error),
 }
 
-/// A running tandem-node: it ends when it is dropped, without handing anything over.
+/// What a replica said of itself, for people.
+#[derive(Debug, Clone)]
+pub struct Said {
+    pub volume: VolumeId,
+    pub at: DateTime<Utc>,
+    pub text: String,
+}
+
+/// A running tandem-node. It ends when it is dropped, without handing anything over.
 #[derive(Debug)]
 pub struct Node {
     handle: Handle,
-    config: NodeConfig,
     boot: BootId,
-    volumes: Arc<std::sync::Mutex<HashMap<VolumeId, Arc<Known>>>>,
-    tasks: JoinSet<()>,
+    credentials: Option<Arc<Credentials>>,
+    volumes: Volumes,
+    said: broadcast::Sender<Said>,
+    _tasks: JoinSet<()>,
     peers: SocketAddr,
     nbd: SocketAddr,
 }
+
+/// The volumes that are open, for whoever comes in.
+#[derive(Debug, Clone, Default)]
+struct Volumes(Arc<Mutex<HashMap<VolumeId, Arc<Known>>>>);
 
 #[derive(Debug)]
 struct Known {
     config: VolumeConfig,
     /// Told when the connection to a peer is gone.
     parted: HashMap<Place, Notify>,
+    dialing: Mutex<Vec<AbortHandle>>,
 }
 
-type Volumes = Arc<std::sync::Mutex<HashMap<VolumeId, Arc<Known>>>>;
+impl Volumes {
+    fn lock(&self) -> MutexGuard<'_, HashMap<VolumeId, Arc<Known>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, volume: VolumeId) -> Option<Arc<Known>> {
+        self.lock().get(&volume).cloned()
+    }
+}
+
+impl Known {
+    fn dial_no_more(&self) {
+        self.dialing.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|dialing| dialing.abort());
+    }
+}
 
 impl Node {
     /// # Errors
@@ -93,15 +144,23 @@ impl Node {
     pub async fn begin(config: NodeConfig, register: Arc<dyn Register>) -> Result<Self, NodeError> {
         let (peers, peers_address) = listen("peers", config.peers).await?;
         let (nbd, nbd_address) = listen("NBD clients", config.nbd).await?;
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(NodeError::Boot)?;
-        let boot = Uuid::parse_str(boot.trim()).map_or(0, |id| id.as_u128());
         let (handle, notices, _) = engine::begin(config.engine).map_err(NodeError::Engine)?;
         let volumes = Volumes::default();
+        let (said, _) = broadcast::channel(UNREAD);
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve_notices(handle.clone(), notices, register, volumes.clone()));
-        tasks.spawn(accept_peers(handle.clone(), peers, volumes.clone()));
+        tasks.spawn(questions::serve(handle.clone(), notices, register, volumes.clone(), said.clone()));
+        tasks.spawn(peers::accept(handle.clone(), peers, volumes.clone(), config.credentials.clone()));
         tasks.spawn(accept_clients(handle.clone(), nbd));
-        Ok(Self { handle, config, boot: BootId(boot), volumes, tasks, peers: peers_address, nbd: nbd_address })
+        Ok(Self {
+            handle,
+            boot: config.boot,
+            credentials: config.credentials,
+            volumes,
+            said,
+            _tasks: tasks,
+            peers: peers_address,
+            nbd: nbd_address,
+        })
     }
 
     /// Where peers reach it.
@@ -116,6 +175,17 @@ impl Node {
         self.nbd
     }
 
+    #[must_use]
+    pub fn boot(&self) -> BootId {
+        self.boot
+    }
+
+    /// What its replicas say from now on. A reader that falls behind misses some.
+    #[must_use]
+    pub fn said(&self) -> broadcast::Receiver<Said> {
+        self.said.subscribe()
+    }
+
     /// Makes this node's replica of a new volume: it reads as zeroes.
     ///
     /// # Errors
@@ -127,7 +197,7 @@ impl Node {
             size_blocks: config.size_blocks,
             disk,
             incarnation: None,
-            generation: Generation(record.generation.0),
+            generation: record.generation,
             record: record.clone(),
             data: replication::Data::Consistent,
             boot: self.boot,
@@ -137,31 +207,59 @@ impl Node {
             confirmed: replication::Barrier(0),
             absent: Default::default(),
         };
-        Files::create(&self.config.pool, &superblock, random_u64()).map(drop)
+        Files::create(&config.pool, &superblock, random_u64()).map(drop)
+    }
+
+    /// Deletes the files of a replica that is not open. There being none is as good.
+    ///
+    /// # Errors
+    /// They are open, here or elsewhere, or cannot be removed.
+    pub fn remove(&self, pool: &Path, volume: VolumeId) -> Result<(), VolumeError> {
+        if self.volumes.find(volume).is_some() {
+            return Err(VolumeError::Open(volume));
+        }
+        Files::remove(pool, volume)
     }
 
     /// Takes this node's replica of a volume into service.
     ///
     /// # Errors
     /// Its files are missing, in use, damaged or another volume's.
-    pub async fn open(&mut self, config: VolumeConfig) -> Result<(), VolumeError> {
-        let files = Files::open(&self.config.pool, config.volume, config.size_blocks)?;
-        let mut settings = Settings::of(config.volume, config.me);
-        settings.durability = config.durability;
-        let start =
-            Start { boot: self.boot, process: Process(Uuid::new_v4().as_u128()), entropy: Uuid::new_v4().as_u128() };
+    pub async fn open(&self, config: VolumeConfig) -> Result<(), VolumeError> {
+        let (pool, volume, size_blocks) = (config.pool.clone(), config.volume, config.size_blocks);
+        let entropy = Uuid::new_v4().as_u128();
+        let load = move || Files::open(&pool, volume, size_blocks)?.load(volume, random_u64());
+        let loaded = spawn_blocking(load).await.map_err(|_| VolumeError::Ended)??;
+        let start = Start { boot: self.boot, process: Process(Uuid::new_v4().as_u128()), entropy };
         let known = Arc::new(Known {
             parted: config.peers.keys().map(|place| (*place, Notify::new())).collect(),
+            dialing: Mutex::default(),
             config: config.clone(),
         });
-        self.handle.open(settings, files, start).await?;
-        lock(&self.volumes).insert(config.volume, known.clone());
-        for (place, address) in config.peers {
-            if config.me < place {
-                self.tasks.spawn(dial(self.handle.clone(), known.clone(), place, address));
-            }
+        self.handle.open(config.settings, loaded, start).await?;
+        self.volumes.lock().insert(config.volume, known.clone());
+        // Of two nodes the one with the lower place dials.
+        for (place, peer) in config.peers.into_iter().filter(|(place, _)| config.me < *place) {
+            let (handle, credentials) = (self.handle.clone(), self.credentials.clone());
+            let dialing = tokio::spawn(peers::dial(handle, known.clone(), place, peer, credentials));
+            known.dialing.lock().unwrap_or_else(PoisonError::into_inner).push(dialing.abort_handle());
         }
         Ok(())
+    }
+
+    /// Shuts a volume's replica down and lets its files go. One that cannot come to an end in 10 s is closed as after a crash.
+    /// One that is not open is as good as closed.
+    pub async fn close(&self, volume: VolumeId) {
+        match timeout(FAREWELL, self.order(volume, Order::ShutDown)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(refusal)) => tracing::warn!(%volume, ?refusal, "a replica was not shut down clean"),
+            Err(_) => tracing::warn!(%volume, "a replica did not come to an end in time; it is closed as it is"),
+        }
+        let known = self.volumes.lock().remove(&volume);
+        if let Some(known) = known {
+            known.dial_no_more();
+        }
+        self.handle.close(volume).await;
     }
 
     /// # Errors
@@ -170,19 +268,27 @@ impl Node {
         self.handle.order(volume, what).await
     }
 
-    pub async fn status(&self, volume: VolumeId) -> Option<Status> {
-        self.handle.status(volume).await
+    /// How a volume is; `None` if it is not open here.
+    pub async fn look(&self, volume: VolumeId) -> Option<Seen> {
+        self.handle.look(volume).await
+    }
+
+    /// Somebody has made sure that this boot of this node writes no more: a promotion need not wait for it.
+    pub fn fenced(&self, volume: VolumeId, node: Place, boot: BootId) {
+        self.handle.tell(Command::Fenced { volume, node, boot });
+    }
+
+    /// The list of fenced hosts has this version, and of this volume's attachments these are theirs.
+    pub fn hosts_fenced(&self, volume: VolumeId, version: u64, clients: Vec<u32>) {
+        self.handle.tell(Command::HostsFenced { volume, version, clients });
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
+        self.volumes.lock().drain().for_each(|(_, known)| known.dial_no_more());
         self.handle.tell(Command::End);
     }
-}
-
-fn lock(volumes: &Volumes) -> std::sync::MutexGuard<'_, HashMap<VolumeId, Arc<Known>>> {
-    volumes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn random_u64() -> u64 {
@@ -196,126 +302,11 @@ async fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener,
     Ok((listener, address))
 }
 
-/// What the engine wants of others: questions go to the arbiter, each in a task of its own.
-async fn serve_notices(
-    handle: Handle,
-    mut notices: mpsc::UnboundedReceiver<Notice>,
-    register: Arc<dyn Register>,
-    volumes: Volumes,
-) {
-    while let Some(notice) = notices.recv().await {
-        match notice {
-            Notice::Ask { volume, question } => {
-                let (handle, register) = (handle.clone(), register.clone());
-                tokio::spawn(async move {
-                    let told = match register.read(volume).await {
-                        Ok((incarnation, Some(record))) => Told::Record { incarnation, record: Box::new(record) },
-                        Ok((_, None)) => Told::Missing,
-                        Err(failure) => {
-                            tracing::warn!(%volume, error = %failure, "the arbiter was not reached");
-                            Told::Unreachable
-                        }
-                    };
-                    handle.tell(Command::Told { volume, question, told });
-                });
-            }
-            Notice::Propose { volume, question, incarnation, expected, proposed } => {
-                let (handle, register) = (handle.clone(), register.clone());
-                tokio::spawn(async move {
-                    let is_meant = register.read(volume).await.is_ok_and(|(found, _)| Some(found) == incarnation);
-                    if !is_meant {
-                        tracing::warn!(%volume, "the arbiter is away, or is another one: nothing is proposed to it");
-                        return handle.tell(Command::Settled { volume, question, settled: Settled::Unknown });
-                    }
-                    let settled = match register.swap(volume, &expected, &proposed).await {
-                        Outcome::Done => Settled::Swapped,
-                        Outcome::Refused(record) => Settled::Refused(record),
-                        outcome @ (Outcome::Missing | Outcome::NotDone(_) | Outcome::Unknown(_)) => {
-                            tracing::warn!(%volume, ?outcome, "a change of the record is not settled");
-                            Settled::Unknown
-                        }
-                    };
-                    handle.tell(Command::Settled { volume, question, settled });
-                });
-            }
-            Notice::Parted { volume, node } => {
-                let known = lock(&volumes).get(&volume).cloned();
-                if let Some(notify) = known.as_ref().and_then(|known| known.parted.get(&node)) {
-                    notify.notify_one();
-                }
-            }
-        }
-    }
-}
-
-/// Keeps the connection to one peer of one volume.
-async fn dial(handle: Handle, known: Arc<Known>, peer: Place, address: SocketAddr) {
-    let Some(parted) = known.parted.get(&peer) else { return };
-    loop {
-        match timeout(GREETING_LIMIT, introduce(&known.config, peer, address)).await {
-            Ok(Ok(stream)) => {
-                let volume = known.config.volume;
-                handle.tell(Command::Peer { volume, node: peer, stream });
-                parted.notified().await;
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(%peer, %address, error = %format!("{error:#}"), "the peer was not reached")
-            }
-            Err(_) => tracing::debug!(%peer, %address, "the peer did not answer in time"),
-        }
-        sleep(DIAL_AGAIN).await;
-    }
-}
-
-async fn introduce(config: &VolumeConfig, peer: Place, address: SocketAddr) -> anyhow::Result<std::net::TcpStream> {
-    let mut stream = TcpStream::connect(address).await?;
-    let ours =
-        Preamble { versions: VERSIONS, volume: config.volume, from: config.me, to: peer, verdict: Verdict::Come };
-    stream.write_all(&ours.encode()).await?;
-    let mut bytes = [0; PREAMBLE_BYTES];
-    stream.read_exact(&mut bytes).await?;
-    ours.agree(&Preamble::decode(&bytes)?)?;
-    Ok(stream.into_std()?)
-}
-
-async fn accept_peers(handle: Handle, listener: TcpListener, volumes: Volumes) {
-    loop {
-        let Ok((stream, from)) = listener.accept().await else {
-            sleep(DIAL_AGAIN).await; // out of descriptors: others may go
-            continue;
-        };
-        let (handle, volumes) = (handle.clone(), volumes.clone());
-        tokio::spawn(async move {
-            match timeout(GREETING_LIMIT, receive(&volumes, stream)).await {
-                Ok(Ok((volume, node, stream))) => handle.tell(Command::Peer { volume, node, stream }),
-                Ok(Err(error)) => tracing::warn!(%from, error = %format!("{error:#}"), "a peer was turned away"),
-                Err(_) => tracing::warn!(%from, "somebody connected to the peers' port and said nothing"),
-            }
-        });
-    }
-}
-
-async fn receive(volumes: &Volumes, mut stream: TcpStream) -> anyhow::Result<(VolumeId, Place, std::net::TcpStream)> {
-    let mut bytes = [0; PREAMBLE_BYTES];
-    stream.read_exact(&mut bytes).await?;
-    let theirs = Preamble::decode(&bytes)?;
-    let known = lock(volumes).get(&theirs.volume).cloned();
-    let verdict = match &known {
-        None => Verdict::NoSuchVolume,
-        Some(known) if known.config.me != theirs.to || !known.parted.contains_key(&theirs.from) => Verdict::NotThatNode,
-        Some(_) => Verdict::Come,
-    };
-    let ours = theirs.answer(VERSIONS, verdict);
-    stream.write_all(&ours.encode()).await?;
-    theirs.agree(&ours)?;
-    Ok((theirs.volume, theirs.from, stream.into_std()?))
-}
-
 async fn accept_clients(handle: Handle, listener: TcpListener) {
     loop {
         match listener.accept().await.map(|(stream, _)| stream.into_std()) {
             Ok(Ok(stream)) => handle.tell(Command::Client { stream }),
-            Ok(Err(_)) | Err(_) => sleep(DIAL_AGAIN).await,
+            Ok(Err(_)) | Err(_) => sleep(REST).await,
         }
     }
 }

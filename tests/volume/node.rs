@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use replication::{DiskId, DiskState, Durability, Node as Place, Order, Record, Role, Status, VolumeId};
+use chrono::Utc;
+use replication::{DiskId, DiskState, Durability, Node as Place, Order, Record, Role, Settings, Status, VolumeId};
 use system_tests::nbd::Nbd;
 use tandem_node::arbiter::{Arbiter, ArbiterConfig, Embedded, Limits, Outcome, Register};
 use tandem_node::disk::{Engine, Options};
 use tandem_node::engine::VolumeError;
-use tandem_node::node::{Node, NodeConfig, VolumeConfig};
+use tandem_node::identity::{Authority, Credentials, Identity, Kind, Paths, Request};
+use tandem_node::node::{Node, NodeConfig, Peer, VolumeConfig, boot_id};
 use tempfile::TempDir;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
@@ -29,6 +32,12 @@ struct Cluster {
     register: Arc<dyn Register>,
     arbiter: JoinHandle<()>,
     engine: Engine,
+    /// With them the peers speak TLS.
+    credentials: Vec<Arc<Credentials>>,
+}
+
+fn name(number: usize) -> tandem_node::identity::Name {
+    format!("node-{number}").parse().expect("it is a name")
 }
 
 fn place(number: usize) -> Place {
@@ -41,7 +50,11 @@ impl Cluster {
     }
 
     async fn with(count: usize, engine: Engine) -> Result<Self> {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?; // on a file system that has direct I/O
+        Self::begun(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?, count, engine, Vec::new()).await
+    }
+
+    /// The folder is on a file system that has direct I/O.
+    async fn begun(folder: TempDir, count: usize, engine: Engine, credentials: Vec<Arc<Credentials>>) -> Result<Self> {
         let store = folder.path().join("arbiter");
         std::fs::create_dir(&store)?;
         let listen = "127.0.0.1:0".parse()?;
@@ -56,12 +69,12 @@ impl Cluster {
         ensure!(matches!(register.create(volume, &record).await, Outcome::Done), "the arbiter takes the volume");
         let addresses = free_addresses(count)?;
         let nodes = (0..count).map(|_| None).collect();
-        let mut cluster = Self { folder, volume, addresses, nodes, register, arbiter, engine };
+        let mut cluster = Self { folder, volume, addresses, nodes, register, arbiter, engine, credentials };
         for (number, (_, disk)) in disks.iter().enumerate() {
             std::fs::create_dir(cluster.pool(number))?;
             cluster.begin(number).await?;
             let config = cluster.config(number);
-            let node = cluster.nodes[number].as_mut().context("it has just begun")?;
+            let node = cluster.nodes[number].as_ref().context("it has just begun")?;
             node.create(&config, *disk, &record)?;
             node.open(config).await?;
         }
@@ -74,22 +87,25 @@ impl Cluster {
 
     fn config(&self, number: usize) -> VolumeConfig {
         let others = (0..self.addresses.len()).filter(|other| *other != number);
-        let peers: HashMap<Place, SocketAddr> = others.map(|other| (place(other), self.addresses[other])).collect();
+        let peer = |other: usize| Peer { name: name(other), address: self.addresses[other] };
+        let peers: HashMap<Place, Peer> = others.map(|other| (place(other), peer(other))).collect();
         VolumeConfig {
             volume: self.volume,
             me: place(number),
             size_blocks: SIZE_BLOCKS,
-            durability: Durability::Flush,
+            pool: self.pool(number),
+            settings: Settings { durability: Durability::Flush, ..Settings::of(self.volume, place(number)) },
             peers,
         }
     }
 
     async fn begin(&mut self, number: usize) -> Result<()> {
         let config = NodeConfig {
-            pool: self.pool(number),
             peers: self.addresses[number],
             nbd: "127.0.0.1:0".parse()?,
             engine: Options { engine: self.engine, ..Options::default() },
+            credentials: self.credentials.get(number).cloned(),
+            boot: boot_id(Path::new("/proc/sys/kernel/random/boot_id"))?,
         };
         self.nodes[number] = Some(Node::begin(config, self.register.clone()).await?);
         Ok(())
@@ -105,7 +121,7 @@ impl Cluster {
         self.begin(number).await?;
         let config = self.config(number);
         loop {
-            let node = self.nodes[number].as_mut().context("it has just begun")?;
+            let node = self.nodes[number].as_ref().context("it has just begun")?;
             match node.open(config.clone()).await {
                 // What the last life had in flight keeps the files locked.
                 Err(VolumeError::File(_)) if Instant::now() < deadline => sleep(Duration::from_millis(20)).await,
@@ -119,7 +135,7 @@ impl Cluster {
     }
 
     async fn status(&self, number: usize) -> Status {
-        self.node(number).status(self.volume).await.expect("it has the volume")
+        self.node(number).look(self.volume).await.expect("it has the volume").status
     }
 
     async fn promote(&self, number: usize) -> Result<()> {
@@ -309,5 +325,65 @@ async fn the_role_is_handed_over() -> Result<()> {
     let client = cluster.client(1).await?;
     let (_, read) = on(client, |nbd| nbd.read(4096, 4096)).await?;
     ensure!(read == pattern(5, 4096), "what was written before");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_was_closed_is_opened_again_by_the_same_node() -> Result<()> {
+    let cluster = Cluster::of(2).await?;
+    cluster.promote(0).await?;
+    let client = cluster.client(0).await?;
+    let (client, ()) = on(client, |nbd| nbd.write(4096, &pattern(5, 4096))).await?;
+    cluster.node(0).close(cluster.volume).await;
+    ensure!(on(client, |nbd| nbd.read(0, 4096)).await.is_err(), "its clients are gone");
+    ensure!(cluster.node(0).look(cluster.volume).await.is_none(), "nobody finds it any more");
+    cluster.until(1, "serves", |status| status.serving).await?;
+    cluster.node(0).open(cluster.config(0)).await?;
+    cluster.until(1, "has both in sync", |status| status.record.in_sync().len() == 2).await?;
+    let client = cluster.client(1).await?;
+    let (_, read) = on(client, |nbd| nbd.read(4096, 4096)).await?;
+    ensure!(read == pattern(5, 4096), "what was written before");
+    cluster.are_equal()
+}
+
+/// Of one CA, or each of its own.
+fn credentials(folder: &Path, numbers: &[usize], authority: &Authority) -> Result<Vec<Arc<Credentials>>> {
+    let of = |number: &usize| {
+        let folder = folder.join(format!("tls-{number}"));
+        std::fs::create_dir_all(&folder)?;
+        let identity = Identity::new(Kind::Node, name(*number));
+        let written = authority.write(&Request::for_days(identity, Vec::new(), 2, Utc::now()), &folder, false)?;
+        Ok(Credentials::load(Paths { ca: folder.join("ca.crt"), cert: written.cert, key: written.key })?)
+    };
+    numbers.iter().map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_speak_tls_where_there_are_certificates() -> Result<()> {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let (authority, _) = Authority::generate(3, Utc::now())?;
+    let credentials = credentials(folder.path(), &[0, 1], &authority)?;
+    let cluster = Cluster::begun(folder, 2, Engine::Auto, credentials).await?;
+    cluster.promote(0).await?;
+    cluster.until(0, "serves", |status| status.serving).await?;
+    let client = cluster.client(0).await?;
+    let (_, ()) = on(client, |nbd| {
+        (0..50_u8).try_for_each(|number| nbd.write(u64::from(number) * 500_000, &pattern(number, 300_000)))?;
+        nbd.flush()
+    })
+    .await?;
+    ensure!(cluster.status(0).await.record.in_sync().len() == 2, "nobody was dropped");
+    cluster.are_equal()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_with_the_certificate_of_another_node_is_not_spoken_to() -> Result<()> {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let (authority, _) = Authority::generate(3, Utc::now())?;
+    let credentials = credentials(folder.path(), &[0, 2], &authority)?; // node 1 shows what names node 2
+    let cluster = Cluster::begun(folder, 2, Engine::Auto, credentials).await?;
+    sleep(Duration::from_secs(1)).await; // ten attempts
+    let status = cluster.status(0).await;
+    ensure!(status.peers.iter().all(|peer| !peer.connected), "{status:#?}");
     Ok(())
 }

@@ -103,14 +103,25 @@ impl DiskFile {
         made.inspect_err(|_| drop(fs::remove_file(path)))
     }
 
+    /// Removes a file for good, unless somebody has it. There being none is as good.
+    ///
+    /// # Errors
+    /// It is in use, or the file system refuses.
+    pub fn remove(path: &Path) -> Result<(), FileError> {
+        let file = match direct().open(path).map_err(|error| errno(&error)) {
+            Err(Errno::NOENT) => return Ok(()),
+            opened => opened.map_err(|errno| not_opened("open", path, errno))?,
+        };
+        lock(&file, path)?;
+        fs::remove_file(path).map_err(|error| failed("remove", path, errno(&error)))?;
+        flush_directory(path)
+    }
+
     fn fill(file: File, path: &Path, size: u64) -> Result<Self, FileError> {
         lock(&file, path)?;
         let sized = file.set_len(size).and_then(|()| file.sync_all());
         sized.map_err(|error| failed("set the size of", path, errno(&error)))?;
-        // The name is durable only when its directory is.
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let named = File::open(directory).and_then(|directory| directory.sync_all());
-        named.map_err(|error| failed("flush the directory of", path, errno(&error)))?;
+        flush_directory(path)?;
         Self::of(file, path, size)
     }
 
@@ -161,6 +172,13 @@ impl AsFd for DiskFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.file.as_fd()
     }
+}
+
+/// A name, or its end, is durable only when its directory is.
+fn flush_directory(path: &Path) -> Result<(), FileError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flushed = File::open(directory).and_then(|directory| directory.sync_all());
+    flushed.map_err(|error| failed("flush the directory of", path, errno(&error)))
 }
 
 fn direct() -> OpenOptions {

@@ -257,7 +257,7 @@ impl Engine {
             let size = status.size_blocks * u64::from(BLOCK_BYTES);
             (volume.id.to_string(), if is_primary { Ok(size) } else { Err(status.record.primary) })
         };
-        Now(self.volumes.iter().map(one).collect())
+        Now(self.volumes.each().map(|(_, volume)| one(volume)).collect())
     }
 
     fn shake_hands(&mut self, place: usize) -> bool {
@@ -280,8 +280,8 @@ impl Engine {
             Progress::More | Progress::Waiting => taken > 0,
             Progress::Opened(opened) => {
                 let Opened { export, session } = *opened;
-                let volume = self.volumes.iter().position(|volume| volume.id.to_string() == export.name);
-                let volume = volume.expect("it was among the exports");
+                let found = self.volumes.each().find(|(_, volume)| volume.id.to_string() == export.name);
+                let (volume, _) = found.expect("it was among the exports");
                 client.stage = Stage::Session { volume, session };
                 true
             }
@@ -581,6 +581,15 @@ impl Engine {
         }
     }
 
+    /// The volume is closed.
+    pub(super) fn end_clients_of(&mut self, index: usize) {
+        for place in 0..self.clients.len() {
+            if self.clients[place].as_ref().is_some_and(|client| client.volume() == Some(index)) {
+                self.close_client(place);
+            }
+        }
+    }
+
     fn close_client(&mut self, place: usize) {
         let Some(client) = &mut self.clients[place] else { return };
         if !std::mem::replace(&mut client.closed, true) {
@@ -593,6 +602,15 @@ impl Engine {
             && client.sending == 0
         {
             self.clients[place] = None;
+        }
+    }
+}
+
+impl Client {
+    pub(super) fn volume(&self) -> Option<usize> {
+        match &self.stage {
+            Stage::Handshake(_) => None,
+            Stage::Session { volume, .. } | Stage::Payload { volume, .. } => Some(*volume),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A frame's head is received beside the buffer that its payload goes to, so a write of one block is one receive and no copy. Frames that
 //! came along in the same receive are taken from a copy.
 
-use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 
 use replication::wire::{HEAD_BYTES, Head as Frame, Sum, encode};
 use replication::{Envelope, Event, Link, Message, Node, Payload, VolumeId};
@@ -51,13 +51,14 @@ struct Whole {
 }
 
 impl Engine {
-    pub(super) fn peer_connected(&mut self, volume: VolumeId, node: Node, stream: TcpStream) {
+    pub(super) fn peer_connected(&mut self, volume: VolumeId, node: Node, stream: OwnedFd) {
         let Some(volume) = self.by_id.get(&volume).copied() else { return };
-        let socket = match Socket::new(stream).and_then(|socket| socket.set_nodelay().map(|()| socket)) {
+        let socket = match Socket::new(stream) {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::warn!(%error, "a peer's connection cannot be used");
-                return;
+                let volume = self.volumes[volume].id;
+                return self.notify(Notice::Parted { volume, node });
             }
         };
         let it = &mut self.volumes[volume];
@@ -252,6 +253,13 @@ impl Engine {
             self.volumes[index].links.retain(|(it, ..)| *it != link);
             self.notify(Notice::Parted { volume: self.volumes[index].id, node });
             self.close_link(place);
+        }
+    }
+
+    /// The volume is closed.
+    pub(super) fn end_links_of(&mut self, index: usize) {
+        for (link, ..) in self.volumes[index].links.clone() {
+            self.hang_up(index, link);
         }
     }
 

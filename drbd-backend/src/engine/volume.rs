@@ -6,13 +6,13 @@ use std::path::Path;
 
 use replication::layout::{HEAD_BYTES, Layout, Loading, Pages, Unusable, Writes};
 use replication::{
-    BLOCK_BYTES, Content, DiskError, Effect, Event, Job, Link, Metadata, Node, Payload, Replica, Request, Settings,
-    Span, Start, Superblock, Time, VolumeId,
+    BLOCK_BYTES, Content, DiskError, Effect, Event, Found, Job, Link, Metadata, Node, Payload, Replica, Request,
+    Settings, Span, Start, Superblock, Time, VolumeId,
 };
 
 use super::client::Asked;
 use super::pool::{MAX_PIECE_BYTES, Pool};
-use super::{Engine, Notice, Token};
+use super::{Engine, Life, Notice, Token};
 use crate::disk::{Completion, DiskFile, Failure, FileError, Operation, Slice, boottime_ns};
 
 /// The two files of a replica.
@@ -79,8 +79,25 @@ impl Files {
         Ok(Self { data: DiskFile::open(&data, bytes)?, metadata: DiskFile::open(&metadata, layout.file_bytes())? })
     }
 
-    fn load(&self, volume: VolumeId, size_blocks: u64, salt: u64) -> Result<(replication::Found, Pages), VolumeError> {
-        let layout = Layout::new(volume, size_blocks).map_err(|_| VolumeError::Size(size_blocks))?;
+    /// Deletes the files of a replica; there being none is as good.
+    ///
+    /// # Errors
+    /// Somebody has them open, or they cannot be removed.
+    pub fn remove(folder: &Path, volume: VolumeId) -> Result<(), VolumeError> {
+        let (data, metadata) = Self::paths(folder, volume);
+        for path in [data, metadata] {
+            DiskFile::remove(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the metadata; `salt` is random, for what is written later.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged, another volume's, or of a newer version.
+    pub fn load(self, volume: VolumeId, salt: u64) -> Result<Loaded, VolumeError> {
+        let size = self.data.size();
+        let layout = Layout::new(volume, size / u64::from(BLOCK_BYTES)).map_err(|_| VolumeError::Size(size))?;
         let read =
             |range: Range<u64>| read_at(&self.metadata, range).map_err(|source| VolumeError::Io { volume, source });
         let head = read(0..HEAD_BYTES as u64)?;
@@ -89,8 +106,17 @@ impl Files {
         while let Some(range) = loading.wants() {
             loading.read(&read(range)?);
         }
-        Ok(loading.finish())
+        let (found, pages) = loading.finish();
+        Ok(Loaded { files: self, found, pages })
     }
+}
+
+/// A replica as its files hold it.
+#[derive(Debug)]
+pub struct Loaded {
+    files: Files,
+    pub found: Found,
+    pages: Pages,
 }
 
 /// At the start only: plain reads, through an aligned buffer.
@@ -122,6 +148,7 @@ fn write_at(file: &DiskFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
 
 pub(super) struct Volume {
     pub(super) id: VolumeId,
+    pub(super) life: Life,
     pub(super) replica: Replica,
     files: Files,
     pages: Pages,
@@ -233,6 +260,11 @@ impl Volume {
         (held.slice.clone(), crc32c)
     }
 
+    /// Nothing of it is under way in the kernel.
+    pub(super) fn is_idle(&self) -> bool {
+        self.metadata.is_empty() && self.jobs.iter().all(|doing| matches!(doing, Doing::Nothing))
+    }
+
     fn doing(&mut self, job: Job, what: Doing) {
         let index = job.0 as usize;
         while self.jobs.len() <= index {
@@ -243,18 +275,18 @@ impl Volume {
 }
 
 impl Engine {
-    pub(super) fn open(&mut self, settings: Settings, files: Files, start: Start) -> Result<(), VolumeError> {
+    pub(super) fn open(&mut self, settings: Settings, loaded: Loaded, start: Start) -> Result<(), VolumeError> {
         let id = settings.volume;
         if self.by_id.contains_key(&id) {
             return Err(VolumeError::Open(id));
         }
-        let salt = u64::try_from(start.entropy & u128::from(u64::MAX)).expect("it was cut");
-        let (found, pages) = files.load(id, files.data.size() / u64::from(BLOCK_BYTES), salt)?;
+        let Loaded { files, found, pages } = loaded;
         let mut effects = Vec::new();
         let replica = Replica::start(settings, found, start, Time(boottime_ns()), &mut effects);
-        let index = self.volumes.len();
-        self.volumes.push(Volume {
+        self.lives += 1;
+        let index = self.volumes.put(Volume {
             id,
+            life: Life(self.lives),
             replica,
             files,
             pages,
@@ -300,10 +332,13 @@ impl Engine {
                     self.send_message(index, link, &envelope, &message, payload);
                 }
                 Effect::HangUp { link } => self.hang_up(index, link),
-                Effect::Ask { question } => self.notify(Notice::Ask { volume: self.volumes[index].id, question }),
+                Effect::Ask { question } => {
+                    let Volume { id: volume, life, .. } = self.volumes[index];
+                    self.notify(Notice::Ask { volume, life, question });
+                }
                 Effect::Propose { question, incarnation, expected, proposed } => {
-                    let volume = self.volumes[index].id;
-                    self.notify(Notice::Propose { volume, question, incarnation, expected, proposed });
+                    let Volume { id: volume, life, .. } = self.volumes[index];
+                    self.notify(Notice::Propose { volume, life, question, incarnation, expected, proposed });
                 }
                 Effect::Answer { request, answer } => self.answer(index, request, answer),
                 Effect::Report { order, outcome } => {
@@ -312,7 +347,11 @@ impl Engine {
                     }
                 }
                 Effect::Release(payload) => drop(self.volumes[index].let_go(payload)),
-                Effect::Say(note) => tracing::info!(volume = %self.volumes[index].id, "{note}"),
+                Effect::Say(note) => {
+                    let volume = self.volumes[index].id;
+                    tracing::info!(%volume, "{note}");
+                    self.notify(Notice::Said { volume, text: note.to_string() });
+                }
             }
         }
     }
