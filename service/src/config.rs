@@ -12,8 +12,9 @@ use std::time::Duration;
 use reqwest::Url;
 
 mod read;
-mod table;
 mod warnings;
+
+pub use configuration::{ConfigError, Secret};
 
 /// Every key that is known, by the table that it stands in. `etc/tandem-ha.toml` is held to it by a test.
 pub const KEYS: &[(&str, &[&str])] = &[
@@ -54,19 +55,8 @@ pub const KEYS: &[(&str, &[&str])] = &[
 /// How often each port in `probes` is asked.
 pub const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// All that is wrong with what we were told; each problem is a sentence that names file, key, value and what is allowed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{}", problems.join("\n"))]
-pub struct ConfigError {
-    pub problems: Vec<String>,
-}
-
 /// A configuration that can be used, and what its administrator should know about it.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    pub config: Config,
-    pub warnings: Vec<String>,
-}
+pub type Loaded = configuration::Loaded<Config>;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -307,25 +297,4 @@ fn is_name_character(c: char) -> bool {
 /// Whether this can be the name of a host or a network.
 pub fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= MOST_NAME_BYTES && text.chars().all(is_name_character)
-}
-
-/// What nobody may read in a log: its `Debug` is `***`, and it has no `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret<T>(T);
-
-impl<T> Secret<T> {
-    pub fn new(secret: T) -> Self {
-        Self(secret)
-    }
-
-    /// The secret itself, for the one place that uses it.
-    pub fn reveal(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T> fmt::Debug for Secret<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }

@@ -1,22 +1,22 @@
 //! Reads each section, and holds the values against each other.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use config::{Environment, File, FileFormat, Value};
+use configuration::{ConfigError, Given, Secret, Source, Table, meaning, one_of};
 use reqwest::Url;
 
-use super::table::{Source, Table, meaning, one_of};
 use super::{
-    Api, Authority, Config, ConfigError, Detection, Evacuation, Fencing, Gates, Heartbeat, Host, Instances, Loaded,
-    MOST_NAME_BYTES, Method, Network, Openstack, PROBE_EVERY, Pattern, Probe, Redfish, RootDisk, Secret, Segment,
-    Store, is_name, warnings,
+    Api, Authority, Config, Detection, Evacuation, Fencing, Gates, Heartbeat, Host, Instances, KEYS, Loaded,
+    MOST_NAME_BYTES, Method, Network, Openstack, PROBE_EVERY, Pattern, Probe, Redfish, RootDisk, Segment, Store,
+    is_name, warnings,
 };
 
-const PREFIX: &str = "TANDEM_HA__";
+const KNOWN: configuration::Known =
+    configuration::Known { prefix: "TANDEM_HA", keys: KEYS, file_only: &["hosts", "segments", "heartbeat.networks"] };
+
 const DAY_S: f64 = 86_400.0;
 /// What a heartbeat is signed with is as long as what signs it.
 const LEAST_KEY_BYTES: usize = 32;
@@ -26,68 +26,12 @@ const ALLOWED_NAME: &str = "a name of letters, digits, '.', '-' and '_', at most
 const ALLOWED_ADDRESS: &str = "an IP address and a port, such as \"198.18.1.2:15869\" or \"[2001:db8::2]:15869\"";
 
 pub(super) fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Loaded, ConfigError> {
-    let source = Source {
-        file: path.to_owned(),
-        variables: BTreeMap::new(),
-        problems: RefCell::default(),
-        warnings: RefCell::default(),
-    };
-    let (source, values) = merged(source, env)?;
-    let config = config(&source, values);
-    let problems = source.problems.into_inner();
-    if !problems.is_empty() {
-        return Err(ConfigError { problems });
-    }
-    let mut told = source.warnings.into_inner();
-    told.extend(warnings::of(&config));
-    Ok(Loaded { config, warnings: told })
+    let mut loaded = configuration::load(path, env, KNOWN, config)?;
+    loaded.warnings.extend(warnings::of(&loaded.config));
+    Ok(loaded)
 }
 
-/// The file with the variables over it.
-fn merged(mut source: Source, env: impl Iterator<Item = (String, String)>) -> Result<(Source, Value), ConfigError> {
-    let failed = |what: String| ConfigError { problems: vec![what] };
-    let shown = source.file.display().to_string();
-    let text = std::fs::read_to_string(&source.file).map_err(|e| failed(format!("{shown} cannot be read: {e}")))?;
-    let variables = variables(&mut source, env);
-    let environment = Environment::with_prefix("TANDEM_HA").separator("__").source(Some(variables));
-    let file = File::from_str(&text, FileFormat::Toml);
-    // built alone first: only the file can fail to parse, and the message names it
-    config::Config::builder()
-        .add_source(file.clone())
-        .build()
-        .map_err(|e| failed(format!("{shown} is no TOML: {e}")))?;
-    let both = config::Config::builder().add_source(file).add_source(environment).build();
-    let values = both.map_err(|e| failed(format!("{shown} and the variables {PREFIX}* do not fit together: {e}")))?;
-    Ok((source, values.cache))
-}
-
-/// Those of our variables that may be used; an empty one counts as not set.
-fn variables(source: &mut Source, env: impl Iterator<Item = (String, String)>) -> config::Map<String, String> {
-    let mut ours = config::Map::new();
-    for (name, value) in env.filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty()) {
-        let key = name[PREFIX.len()..].to_lowercase().replace("__", ".");
-        if let Some(what) = not_in_variables(&key) {
-            source.problems.borrow_mut().push(format!("{name}: {what}"));
-            continue;
-        }
-        source.variables.insert(key, name.clone());
-        ours.insert(name, value);
-    }
-    ours
-}
-
-fn not_in_variables(key: &str) -> Option<String> {
-    let within =
-        |table: &str| key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
-    if let Some(table) = ["hosts", "segments", "heartbeat.networks"].into_iter().find(|table| within(table)) {
-        return Some(format!("{table} can only stand in the file"));
-    }
-    let odd = |part: &str| part.is_empty() || !part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    key.split('.').any(odd).then(|| format!("no such key; a variable is called {PREFIX}SECTION__KEY"))
-}
-
-fn config(source: &Source, values: Value) -> Config {
-    let mut all = Table::open(source, String::new(), "", Some(values));
+fn config(source: &Source, mut all: Table<'_>) -> Config {
     let control_socket = all.path("control_socket").unwrap_or_else(|| "/run/tandem/ha.sock".into());
     let config = Config {
         file: source.file.clone(),
@@ -152,7 +96,7 @@ fn heartbeat(mut table: Table<'_>) -> Heartbeat {
         table.tables("networks", "heartbeat.networks").into_iter().filter_map(network).collect();
     let used = networks.iter().any(|network| network.listen.is_some() || network.to.is_some());
     let key_file = table.path("key_file").unwrap_or_else(|| "/etc/tandem/heartbeat.key".into());
-    let name = |given: &super::table::Given| given.text().filter(|text| is_name(text)).map(str::to_owned);
+    let name = |given: &Given| given.text().filter(|text| is_name(text)).map(str::to_owned);
     Heartbeat {
         key: if used { key(&table, &key_file) } else { None },
         interval: table.seconds("interval_s", 1.0, 0.1..=60.0),
@@ -166,7 +110,7 @@ fn heartbeat(mut table: Table<'_>) -> Heartbeat {
 fn network(mut table: Table<'_>) -> Option<Network> {
     table.require("name", "what hosts and probes call this network");
     let name = table.get("name", ALLOWED_NAME, |given| given.text().filter(|text| is_name(text)).map(str::to_owned));
-    let target = |given: &super::table::Given| given.text()?.parse().ok().filter(|to: &SocketAddr| to.port() != 0);
+    let target = |given: &Given| given.text()?.parse().ok().filter(|to: &SocketAddr| to.port() != 0);
     let (listen, to) = (table.parsed("listen", ALLOWED_ADDRESS), table.get("to", ALLOWED_ADDRESS, target));
     let source: Option<IpAddr> = table.parsed("source", "an IP address of this machine");
     if let (Some(to), Some(source)) = (to, source)

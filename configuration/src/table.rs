@@ -1,55 +1,28 @@
 //! Takes values out of a table of the configuration, and writes down every one that is not allowed.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
 
-use super::KEYS;
-
-/// Where values come from, and what was wrong with them.
-pub(super) struct Source {
-    pub(super) file: PathBuf,
-    /// The variables that override keys, by the keys.
-    pub(super) variables: BTreeMap<String, String>,
-    pub(super) problems: RefCell<Vec<String>>,
-    pub(super) warnings: RefCell<Vec<String>>,
-}
-
-impl Source {
-    pub(super) fn problem(&self, key: &str, what: &str) {
-        self.problems.borrow_mut().push(format!("{}: {what}", self.place(key)));
-    }
-
-    pub(super) fn warning(&self, key: &str, what: &str) {
-        self.warnings.borrow_mut().push(format!("{}: {what}", self.place(key)));
-    }
-
-    /// The key as its administrator knows it.
-    fn place(&self, key: &str) -> String {
-        match self.variables.get(key) {
-            Some(variable) => variable.clone(),
-            None => format!("{}: {key}", self.file.display()),
-        }
-    }
-}
+use super::Source;
 
 /// One table, whose keys are all known. Whatever cannot be used is a problem of the source, and absent here.
-pub(super) struct Table<'a> {
-    pub(super) source: &'a Source,
+#[derive(Debug)]
+pub struct Table<'a> {
+    pub source: &'a Source,
     /// Where it stands: `hosts.cmp1.redfish`.
-    pub(super) at: String,
+    pub at: String,
     known: &'static [&'static str],
     entries: Map<String, Value>,
 }
 
 impl<'a> Table<'a> {
-    /// `kind` is its name in [`KEYS`].
-    pub(super) fn open(source: &'a Source, at: String, kind: &str, value: Option<Value>) -> Self {
-        let known = KEYS.iter().find(|(name, _)| *name == kind).expect("every table read here is in KEYS").1;
+    /// `kind` is its name in [`Known::keys`](super::Known::keys).
+    pub fn open(source: &'a Source, at: String, kind: &str, value: Option<Value>) -> Self {
+        let known = source.known.keys.iter().find(|(name, _)| *name == kind);
+        let known = known.expect("every table that is read has its keys").1;
         let entries = value.map(|value| entries(source, &at, value)).unwrap_or_default();
         let mut table = Self { source, at, known, entries };
         table.refuse_unknown();
@@ -65,25 +38,25 @@ impl<'a> Table<'a> {
         }
     }
 
-    pub(super) fn key(&self, key: &str) -> String {
+    pub fn key(&self, key: &str) -> String {
         if self.at.is_empty() { key.to_owned() } else { format!("{}.{key}", self.at) }
     }
 
-    pub(super) fn problem(&self, key: &str, what: &str) {
+    pub fn problem(&self, key: &str, what: &str) {
         self.source.problem(&self.key(key), what);
     }
 
-    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
-        assert!(self.known.contains(&key), "{key} of [{}] is not in KEYS", self.at);
+    pub fn take(&mut self, key: &str) -> Option<Value> {
+        assert!(self.known.contains(&key), "{key} of [{}] is not among the known keys", self.at);
         self.entries.remove(key).filter(|value| value.kind != ValueKind::Nil)
     }
 
-    pub(super) fn table(&mut self, key: &str) -> Self {
+    pub fn table(&mut self, key: &str) -> Self {
         Self::open(self.source, self.key(key), &self.key(key), self.take(key))
     }
 
     /// The tables of a list, such as `[[heartbeat.networks]]`.
-    pub(super) fn tables(&mut self, key: &str, kind: &str) -> Vec<Self> {
+    pub fn tables(&mut self, key: &str, kind: &str) -> Vec<Self> {
         let items = match self.take(key).map(|value| value.kind) {
             None => Vec::new(),
             Some(ValueKind::Array(items)) => items,
@@ -97,7 +70,7 @@ impl<'a> Table<'a> {
     }
 
     /// The tables of a table whose keys are names, such as `[hosts.NAME]`.
-    pub(super) fn named(&mut self, key: &str, kind: &str) -> Vec<(String, Self)> {
+    pub fn named(&mut self, key: &str, kind: &str) -> Vec<(String, Self)> {
         let at = self.key(key);
         let all = self.take(key).map(|value| entries(self.source, &at, value)).unwrap_or_default();
         let open = |(name, value): (String, Value)| {
@@ -110,7 +83,7 @@ impl<'a> Table<'a> {
     }
 
     /// A value as `read` understands it. `allowed` completes "allowed is".
-    pub(super) fn get<T>(&mut self, key: &str, allowed: &str, read: impl FnOnce(&Given) -> Option<T>) -> Option<T> {
+    pub fn get<T>(&mut self, key: &str, allowed: &str, read: impl FnOnce(&Given) -> Option<T>) -> Option<T> {
         let value = self.take(key)?;
         let from_variable = self.source.variables.contains_key(&self.key(key));
         let read = read(&Given { kind: &value.kind, from_variable });
@@ -120,59 +93,59 @@ impl<'a> Table<'a> {
         read
     }
 
-    pub(super) fn seconds(&mut self, key: &str, default: f64, range: RangeInclusive<f64>) -> Duration {
+    pub fn seconds(&mut self, key: &str, default: f64, range: RangeInclusive<f64>) -> Duration {
         let allowed = format!("a number of seconds from {} to {}", range.start(), range.end());
         let read = |given: &Given| given.number().filter(|number| range.contains(number));
         Duration::from_secs_f64(self.get(key, &allowed, read).unwrap_or(default))
     }
 
-    pub(super) fn whole(&mut self, key: &str, default: u32, range: RangeInclusive<u32>) -> u32 {
+    pub fn whole(&mut self, key: &str, default: u32, range: RangeInclusive<u32>) -> u32 {
         let allowed = format!("a whole number from {} to {}", range.start(), range.end());
         self.get(key, &allowed, |given| given.whole().filter(|number| range.contains(number))).unwrap_or(default)
     }
 
-    pub(super) fn yes(&mut self, key: &str, default: bool) -> bool {
+    pub fn yes(&mut self, key: &str, default: bool) -> bool {
         self.get(key, "true or false", |given| given.yes()).unwrap_or(default)
     }
 
-    pub(super) fn text(&mut self, key: &str, what: &str) -> Option<String> {
+    pub fn text(&mut self, key: &str, what: &str) -> Option<String> {
         self.get(key, what, |given| given.text().filter(|text| !text.trim().is_empty()).map(str::to_owned))
     }
 
-    pub(super) fn parsed<T: std::str::FromStr>(&mut self, key: &str, allowed: &str) -> Option<T> {
+    pub fn parsed<T: std::str::FromStr>(&mut self, key: &str, allowed: &str) -> Option<T> {
         self.get(key, allowed, |given| given.text()?.parse().ok())
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
+    pub fn word<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
         self.get(key, &one_of(words), |given| meaning(given.text()?, words))
     }
 
     /// A list of texts, each understood by `read`.
-    pub(super) fn list<T>(&mut self, key: &str, allowed: &str, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    pub fn list<T>(&mut self, key: &str, allowed: &str, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
         self.get(key, allowed, |given| given.texts()?.into_iter().map(&read).collect())
     }
 
     /// A path; one that is relative starts where the file is.
-    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
+    pub fn path(&mut self, key: &str) -> Option<PathBuf> {
         let text = self.text(key, "a path")?;
         let beside = self.source.file.parent().unwrap_or(std::path::Path::new(""));
         Some(beside.join(text))
     }
 
     /// Writes down that a key without a default is missing. To be asked before the key is taken.
-    pub(super) fn require(&self, key: &str, what: &str) {
+    pub fn require(&self, key: &str, what: &str) {
         if !self.entries.contains_key(key) {
             self.problem(key, &format!("is missing; it is {what}"));
         }
     }
 }
 
-pub(super) fn one_of<T>(words: &[(&str, T)]) -> String {
+pub fn one_of<T>(words: &[(&str, T)]) -> String {
     words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ")
 }
 
-pub(super) fn meaning<T: Copy>(text: &str, words: &[(&str, T)]) -> Option<T> {
+pub fn meaning<T: Copy>(text: &str, words: &[(&str, T)]) -> Option<T> {
     words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning)
 }
 
@@ -187,7 +160,8 @@ fn entries(source: &Source, at: &str, value: Value) -> Map<String, Value> {
 }
 
 /// A value as it was given. A variable has only text, so its numbers are read from that.
-pub(super) struct Given<'a> {
+#[derive(Debug)]
+pub struct Given<'a> {
     kind: &'a ValueKind,
     from_variable: bool,
 }
@@ -220,7 +194,7 @@ impl Given<'_> {
         }
     }
 
-    pub(super) fn text(&self) -> Option<&str> {
+    pub fn text(&self) -> Option<&str> {
         text_of(self.kind)
     }
 
