@@ -1,20 +1,15 @@
-//! Finds the server: --ha, TANDEM_HA_URL, --config, the user's file, the host's file, else the control socket.
+//! Finds the servers: the option, the variable, the files, else the control socket.
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
-use crate::args::ServerArgs;
+use crate::config::Config;
+use crate::daemon::Daemon;
 use crate::failure::Failure;
 
-const VARIABLE: &str = "TANDEM_HA_URL";
-const OF_THE_USER: &str = ".config/tandem/tandem.toml";
-const OF_THE_HOST: &str = "/etc/tandem/tandem.toml";
-const DEFAULT: &str = "unix:/run/tandem/ha.sock";
-
-/// Where tandem-ha listens, and who said so.
+/// Where a daemon listens, and who said so.
 #[derive(Debug, Clone)]
 pub(crate) struct Address {
     pub(crate) target: Target,
@@ -38,25 +33,56 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// The first of the places that says something. A file that is there but wrong is an error, not a reason to look
-    /// further: the orders would go to another tandem-ha than the admin means.
-    pub(crate) fn find(args: &ServerArgs) -> Result<Self, Failure> {
-        if let Some(url) = &args.ha {
-            return Self::new(url, "--ha");
+    /// What the first of the places says that says something; never none. Any node answers for all, so there may be several.
+    pub(crate) fn find(daemon: Daemon, options: &[String], file: Option<&Path>) -> Result<Vec<Self>, Failure> {
+        if !options.is_empty() {
+            let option = format!("--{}", daemon.key());
+            return options.iter().map(|url| Self::new(url, &option)).collect();
         }
-        if let Some(url) = std::env::var_os(VARIABLE).filter(|url| !url.is_empty()) {
-            return Self::new(&url.to_string_lossy(), VARIABLE);
+        if let Some(urls) = std::env::var_os(daemon.variable()).filter(|urls| !urls.is_empty()) {
+            return Self::of_variable(daemon, &urls.to_string_lossy());
         }
-        match of_files(args.config.as_deref(), &usual_files())? {
-            Some(address) => Ok(address),
-            None => Self::new(DEFAULT, "the default"),
+        match Config::first_with(&[daemon.key()], file)? {
+            Some(config) => Self::of_config(daemon, &config),
+            None => Ok(vec![Self::new(daemon.socket(), "the default")?]),
         }
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(&self.target, Target::Port(url) if url.scheme() == "https")
     }
 
     fn new(url: &str, origin: &str) -> Result<Self, Failure> {
         match Target::parse(url.trim()) {
             Ok(target) => Ok(Self { target, origin: origin.to_owned() }),
             Err(why) => Err(Failure::Address { origin: origin.to_owned(), url: url.to_owned(), why }),
+        }
+    }
+
+    fn of_variable(daemon: Daemon, urls: &str) -> Result<Vec<Self>, Failure> {
+        match daemon {
+            Daemon::Ha => Ok(vec![Self::new(urls, daemon.variable())?]),
+            Daemon::Node => urls.split(',').map(|url| Self::new(url, daemon.variable())).collect(),
+        }
+    }
+
+    fn of_config(daemon: Daemon, config: &Config) -> Result<Vec<Self>, Failure> {
+        match (daemon, &config.table[daemon.key()]) {
+            (Daemon::Node, toml::Value::Array(urls)) if !urls.is_empty() => {
+                urls.iter().map(|url| Self::of_value(daemon, config, url)).collect()
+            }
+            (_, url) => Ok(vec![Self::of_value(daemon, config, url)?]),
+        }
+    }
+
+    fn of_value(daemon: Daemon, config: &Config, value: &toml::Value) -> Result<Self, Failure> {
+        let (key, origin) = (daemon.key(), config.file.display().to_string());
+        match value {
+            toml::Value::String(url) => match Target::parse(url.trim()) {
+                Ok(target) => Ok(Self { target, origin }),
+                Err(why) => Err(config.wrong(format!("key `{key}`: {url:?} is no address: {why}"))),
+            },
+            other => Err(config.wrong(format!("key `{key}`: must be text, is {}: {other}", other.type_str()))),
         }
     }
 }
@@ -85,81 +111,9 @@ impl Target {
     }
 }
 
-fn usual_files() -> Vec<PathBuf> {
-    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
-    home.map(|home| Path::new(&home).join(OF_THE_USER)).into_iter().chain([PathBuf::from(OF_THE_HOST)]).collect()
-}
-
-/// The named file must be there; the usual ones may be absent.
-fn of_files(named: Option<&Path>, usual: &[PathBuf]) -> Result<Option<Address>, Failure> {
-    if let Some(file) = named {
-        let text = std::fs::read_to_string(file)
-            .map_err(|source| Failure::ConfigUnreadable { file: file.to_owned(), source })?;
-        if let Some(address) = of_text(file, &text)? {
-            return Ok(Some(address));
-        }
-    }
-    for file in usual {
-        if let Some(address) = of_usual_file(file)? {
-            return Ok(Some(address));
-        }
-    }
-    Ok(None)
-}
-
-fn of_usual_file(file: &Path) -> Result<Option<Address>, Failure> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => of_text(file, &text),
-        Err(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(source) => Err(Failure::ConfigUnreadable { file: file.to_owned(), source }),
-    }
-}
-
-fn of_text(file: &Path, text: &str) -> Result<Option<Address>, Failure> {
-    let wrong = |what: String| Failure::Config { file: file.to_owned(), what };
-    let table: toml::Table = text.parse().map_err(|cause: toml::de::Error| wrong(syntax(text, &cause)))?;
-    if let Some(key) = table.keys().find(|key| *key != "ha") {
-        return Err(wrong(format!("unknown key `{key}`")));
-    }
-    match table.get("ha") {
-        None => Ok(None),
-        Some(toml::Value::String(url)) => match Target::parse(url.trim()) {
-            Ok(target) => Ok(Some(Address { target, origin: file.display().to_string() })),
-            Err(why) => Err(wrong(format!("key `ha`: {url:?} is no address: {why}"))),
-        },
-        Some(other) => Err(wrong(format!("key `ha`: must be text, is {}: {other}", other.type_str()))),
-    }
-}
-
-/// One line instead of the parser's drawing of several.
-fn syntax(text: &str, cause: &toml::de::Error) -> String {
-    let before = cause.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    format!("line {}: {}", before.matches('\n').count() + 1, cause.message().replace('\n', ", "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_file_that_says_something_counts() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let of = |name: &str| folder.path().join(name);
-        std::fs::write(of("empty"), "# nothing yet\n").expect("written");
-        std::fs::write(of("user"), "ha = \"http://198.18.1.2:15868/\"").expect("written");
-        std::fs::write(of("host"), "ha = \"unix:/run/tandem/ha.sock\"").expect("written");
-
-        let found = |named: Option<&Path>, usual: &[PathBuf]| {
-            of_files(named, usual).expect("all are well").map(|address| (address.to_string(), address.origin))
-        };
-        let user = ("http://198.18.1.2:15868".to_owned(), of("user").display().to_string());
-        let host = ("unix:/run/tandem/ha.sock".to_owned(), of("host").display().to_string());
-        assert_eq!(found(None, &[of("user"), of("host")]), Some(user.clone()));
-        assert_eq!(found(None, &[of("absent"), of("host")]), Some(host.clone()));
-        assert_eq!(found(Some(&of("host")), &[of("user")]), Some(host));
-        assert_eq!(found(Some(&of("empty")), &[of("user")]), Some(user));
-        assert_eq!(found(None, &[of("absent"), of("empty")]), None);
-    }
 
     #[test]
     fn what_is_no_address_is_said_to_be_none() {

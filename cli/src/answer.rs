@@ -1,4 +1,4 @@
-//! The answers of tandem-ha, as far as they are shown.
+//! The answers of tandem-ha, as far as they are shown; those of tandem-node are in `node/answer.rs`.
 //!
 //! A newer daemon must not break an older `tandem`: fields that are absent or null are empty, unknown ones are passed
 //! over, and a standing or a phase is whatever word the daemon uses.
@@ -54,7 +54,9 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
 }
 
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 

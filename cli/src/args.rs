@@ -3,12 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::node::args::{ArbiterCommand, NodeCommand, PoolCommand, VolumeCommand};
 
 const AFTER: &str = "\
-Where the server is: --ha, else TANDEM_HA_URL, else `ha = \"URL\"` in the file of --config, else in
+Where tandem-ha is: --ha, else TANDEM_HA_URL, else `ha = \"URL\"` in the file of --config, else in
 ~/.config/tandem/tandem.toml, else in /etc/tandem/tandem.toml, else unix:/run/tandem/ha.sock.
 The socket is open to root alone and takes every order; the TCP port only reads.
+
+volume, node, pool, events and arbiter ask tandem-node, any of them: --node, else TANDEM_NODE_URL, else
+`node = \"URL\"` in those files, else unix:/run/tandem/node.sock. There may be several: --node twice, commas in
+the variable, a list in the file; the next is asked when one is not reached. https needs tls_ca, tls_cert and
+tls_key in those files, or TANDEM_TLS_CA, TANDEM_TLS_CERT, TANDEM_TLS_KEY: a certificate of an admin.
+Where a command has a --node of its own, which names a replica, the URL stands before the command.
 
 Exit codes:
   0  done
@@ -16,15 +24,17 @@ Exit codes:
   2  usage or configuration
   3  server not reached
   4  not found
-  5  held: a gate says no (plan), or something is held (status)
+  5  held: a gate says no (plan), or something is held (status, orders to volumes, arbiter status)
 
 Examples:
   tandem status --watch                     what goes on, redrawn every second
   tandem plan cmp1                          what would be done if cmp1 died now
   tandem incident show cmp1 --follow        its incident, until its instances are back
-  tandem --ha http://127.0.0.1:15868 status";
+  tandem --ha http://127.0.0.1:15868 status
+  tandem volume list --watch                roles, disks and resyncs of every volume
+  tandem --node https://cmp2:15870 volume promote db-1 --node cmp2";
 
-/// Sees and steers Tandem, which evacuates instances of dead compute hosts
+/// Sees and steers Tandem: evacuation of instances from dead compute hosts, and replicated volumes
 #[derive(Debug, Parser)]
 #[command(name = "tandem", version, arg_required_else_help = true, max_term_width = 110, after_help = AFTER)]
 pub(crate) struct Args {
@@ -34,13 +44,16 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// Which tandem-ha is asked, and for how long.
+/// Which server is asked, and for how long.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServerArgs {
     /// Address of tandem-ha: http://HOST:PORT or unix:/PATH [env: TANDEM_HA_URL]
     #[arg(long, global = true, value_name = "URL", help_heading = "Server")]
     pub(crate) ha: Option<String>,
-    /// File with the address: `ha = "URL"`
+    /// Address of a tandem-node, as above; may be given several times [env: TANDEM_NODE_URL]
+    #[arg(long = "node", id = NODE_URL, value_name = "URL", help_heading = "Server")]
+    pub(crate) node: Vec<String>,
+    /// File with the addresses: `ha = "URL"`, `node = "URL"`
     #[arg(long, global = true, value_name = "FILE", help_heading = "Server")]
     pub(crate) config: Option<PathBuf>,
     /// Seconds until the whole answer must be there
@@ -51,7 +64,7 @@ pub(crate) struct ServerArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Json {
-    /// Print the answer of tandem-ha unchanged
+    /// Print the server's answer unchanged
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -193,6 +206,50 @@ Examples:
         json: Json,
     },
 
+    /// Replicated volumes: see them, make them, steer them
+    #[command(arg_required_else_help = true)]
+    Volume {
+        #[command(subcommand)]
+        command: VolumeCommand,
+    },
+
+    /// Nodes, what is known of the dead ones, and fenced hosts
+    #[command(arg_required_else_help = true)]
+    Node {
+        #[command(subcommand)]
+        command: NodeCommand,
+    },
+
+    /// Where replicas are kept
+    #[command(arg_required_else_help = true)]
+    Pool {
+        #[command(subcommand)]
+        command: PoolCommand,
+    },
+
+    /// What the replicas say of themselves, as they say it, until Ctrl-C
+    #[command(after_help = "\
+From all nodes that are reached. --json prints one object a line.
+
+Examples:
+  tandem events
+  tandem events --volume db-1
+  tandem events --json | jq -r .text")]
+    Events {
+        /// Only of this volume: its name or uuid
+        #[arg(long, value_name = "VOLUME", value_parser = not_empty)]
+        volume: Option<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+
+    /// The register that decides who is in sync
+    #[command(arg_required_else_help = true)]
+    Arbiter {
+        #[command(subcommand)]
+        command: ArbiterCommand,
+    },
+
     /// Completions of a shell, to stdout
     #[command(after_help = "\
 Examples:
@@ -252,7 +309,54 @@ pub(crate) enum Shell {
     Fish,
 }
 
-fn not_empty(text: &str) -> Result<String, String> {
+/// Of the option that names the server; where a command has no --node of its own it may stand behind the command too.
+const NODE_URL: &str = "node_url";
+const NODE_URL_BEHIND: &str = "node_url_behind";
+/// The commands that ask tandem-node.
+const OF_NODES: [&str; 5] = ["volume", "node", "pool", "events", "arbiter"];
+
+/// The definition with all that a derived one cannot say.
+pub(crate) fn definition() -> clap::Command {
+    use clap::CommandFactory;
+    OF_NODES.iter().fold(Args::command(), |command, name| command.mut_subcommand(*name, with_url))
+}
+
+/// Ends the process where the words are wrong, or ask for help.
+pub(crate) fn parse() -> Args {
+    let matches = definition().get_matches();
+    let behind = urls_behind(&matches);
+    match Args::from_arg_matches(&matches) {
+        Ok(mut args) => {
+            args.server.node.extend(behind);
+            args
+        }
+        Err(wrong) => wrong.format(&mut definition()).exit(),
+    }
+}
+
+/// --node URL on every command below that has no --node.
+fn with_url(command: clap::Command) -> clap::Command {
+    if command.has_subcommands() {
+        return command.mut_subcommands(with_url);
+    }
+    if command.get_arguments().any(|argument| argument.get_long() == Some("node")) {
+        return command;
+    }
+    let url = Arg::new(NODE_URL_BEHIND).long("node").value_name("URL").action(ArgAction::Append);
+    command.arg(url.help("Address of a tandem-node [env: TANDEM_NODE_URL]").help_heading("Server"))
+}
+
+fn urls_behind(matches: &ArgMatches) -> Vec<String> {
+    match matches.subcommand() {
+        Some((_, deeper)) => urls_behind(deeper),
+        None => {
+            let urls = matches.try_get_many::<String>(NODE_URL_BEHIND).ok().flatten();
+            urls.into_iter().flatten().cloned().collect()
+        }
+    }
+}
+
+pub(crate) fn not_empty(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("must not be empty".to_owned()),
         text => Ok(text.to_owned()),
@@ -260,7 +364,7 @@ fn not_empty(text: &str) -> Result<String, String> {
 }
 
 /// At least 0.1: nobody reads faster, and the daemon has better things to do.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let allowed = "must be seconds, from 0.1 to 86400";
     let seconds: f64 = text.parse().map_err(|_| allowed.to_owned())?;
     if (0.1..=86_400.0).contains(&seconds) { Ok(Duration::from_secs_f64(seconds)) } else { Err(allowed.to_owned()) }
@@ -268,10 +372,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     #[test]
     fn the_definition_is_sound() {
-        super::Args::command().debug_assert();
+        super::definition().debug_assert();
     }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn status(server: &Server, json: bool) -> Result<Ending, Failur
     }
     let status = beside(server, &answer).await?;
     if !json {
-        out::print(&show::status::text(&status, &server.address, Utc::now(), out::paint()))?;
+        out::print(&show::status::text(&status, server.address(), Utc::now(), out::paint()))?;
     }
     Ok(Ending::held_if(status.held()))
 }
@@ -93,8 +93,8 @@ pub(crate) async fn plan(server: &Server, host: &str, json: bool) -> Result<Endi
 /// A host that there is not; or a plan that cannot be made now, since Nova does not list the instances, or lists them for too many already.
 fn no_plan(failure: Failure, host: &str) -> Failure {
     match failure {
-        Failure::Refused { call, status: 503, message, .. } => {
-            Failure::Refused { call, status: 503, message, remedy: Some(LATER.to_owned()) }
+        Failure::Refused { call, status: 503, code, message, .. } => {
+            Failure::Refused { call, status: 503, code, message, remedy: Some(LATER.to_owned()) }
         }
         other => no_such_host(other, host),
     }

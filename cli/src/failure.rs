@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::answer::Text;
+use crate::daemon::Daemon;
+use crate::out::story;
+
 /// What was asked for was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -31,23 +35,44 @@ impl Ending {
     }
 }
 
+/// What a request does. Smaller than reqwest's, for a failure is passed from hand to hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
+impl From<Verb> for reqwest::Method {
+    fn from(verb: Verb) -> Self {
+        match verb {
+            Verb::Get => Self::GET,
+            Verb::Post => Self::POST,
+            Verb::Put => Self::PUT,
+            Verb::Delete => Self::DELETE,
+        }
+    }
+}
+
 /// Which request, as messages name it: "GET /v2/hosts".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Call {
-    pub(crate) method: reqwest::Method,
+    pub(crate) daemon: Daemon,
+    pub(crate) verb: Verb,
     pub(crate) path: String,
 }
 
 impl Call {
     /// True if it changes something, so that it matters whether it happened.
     pub(crate) fn orders(&self) -> bool {
-        self.method != reqwest::Method::GET
+        self.verb != Verb::Get
     }
 }
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.path)
+        write!(f, "{} {}", reqwest::Method::from(self.verb), self.path)
     }
 }
 
@@ -72,8 +97,9 @@ pub(crate) enum Failure {
     Ambiguous { given: String, candidates: Vec<String> },
 
     /// No connection: certainly not done.
-    #[error("cannot reach tandem-ha at {address} ({origin})")]
+    #[error("cannot reach {daemon} at {address} ({origin})")]
     NotReached {
+        daemon: Daemon,
         address: String,
         origin: String,
         #[source]
@@ -81,8 +107,20 @@ pub(crate) enum Failure {
     },
 
     /// The control socket belongs to somebody else.
-    #[error("cannot reach tandem-ha at {address} ({origin}): permission denied")]
-    NotPermitted { address: String, origin: String },
+    #[error("cannot reach {daemon} at {address} ({origin}): permission denied")]
+    NotPermitted { daemon: Daemon, address: String, origin: String },
+
+    /// One side did not believe the other's certificate: certainly not done.
+    #[error("cannot speak TLS with {daemon} at {address} ({origin}): {what}")]
+    Tls { daemon: Daemon, address: String, origin: String, what: String },
+
+    /// None of several.
+    #[error("none of {} addresses answers: {}", failures.len(), stories(failures))]
+    NoneReached { daemon: Daemon, failures: Vec<Self> },
+
+    /// Without them nothing can be asked over https.
+    #[error("{what}")]
+    Certificates { what: String },
 
     /// Connected, sent, and nothing came back.
     #[error("{address} ({origin}) gave no answer to {call}{}", within(*limit))]
@@ -96,6 +134,10 @@ pub(crate) enum Failure {
         source: reqwest::Error,
     },
 
+    /// A question whose answer does not end, and did not begin either.
+    #[error("{address} gave no answer to {call}{}", within(Some(*limit)))]
+    Late { call: Call, address: String, limit: Duration },
+
     /// The status came, the rest did not.
     #[error("the answer of {address} to {call} broke off after {bytes} bytes (HTTP {status})")]
     BrokenOff {
@@ -107,16 +149,23 @@ pub(crate) enum Failure {
         source: reqwest::Error,
     },
 
-    /// Something answers, but not as tandem-ha does.
-    #[error("the answer of {address} to {call} is not tandem-ha's: {what}")]
+    /// Something answers, but not as the daemon does.
+    #[error("the answer of {address} to {call} is not {}'s: {what}", call.daemon)]
     NotUnderstood { call: Call, address: String, what: String },
 
-    /// tandem-ha understood and said no.
-    #[error("tandem-ha refused {call} with {status}: {message}")]
-    Refused { call: Call, status: u16, message: String, remedy: Option<String> },
+    /// The daemon understood and said no.
+    #[error("{} refused {call} with {status}: {message}", call.daemon)]
+    Refused {
+        call: Call,
+        status: u16,
+        /// tandem-node's word for the kind of refusal: "held", "in_use".
+        code: Text,
+        message: String,
+        remedy: Option<String>,
+    },
 
-    /// An error, but not in tandem-ha's form: a proxy, or another service.
-    #[error("{address} answered {call} with {status}, not as tandem-ha does: {message}")]
+    /// An error, but not in the daemon's form: a proxy, or another service.
+    #[error("{address} answered {call} with {status}, not as {} does: {message}", call.daemon)]
     Stranger { call: Call, address: String, status: u16, message: String },
 
     /// The address only reads.
@@ -129,6 +178,17 @@ pub(crate) enum Failure {
     /// tandem-ha said yes, and yet it is not so.
     #[error("{0}")]
     NotDone(&'static str),
+
+    /// The order was taken, and its end did not come while we waited.
+    #[error("{what}")]
+    StillWaiting { what: String, remedy: String },
+
+    /// Nobody is there to be asked whether it is meant.
+    #[error("{what} wants to be confirmed, and stdin is no terminal")]
+    Unconfirmed { what: &'static str, option: &'static str },
+
+    #[error("nothing was done: {0}")]
+    NotMeant(String),
 
     #[error("cannot write the output")]
     Output(#[from] io::Error),
@@ -145,19 +205,29 @@ impl Failure {
         match self {
             // Who reads no further has what he wanted.
             Self::Output(cause) if cause.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Self::Refused { code, .. } => ExitCode::from(of_refusal(code)),
             Self::BrokenOff { .. }
             | Self::NotUnderstood { .. }
-            | Self::Refused { .. }
             | Self::Stranger { .. }
             | Self::ReadOnly { .. }
             | Self::NotDone(_)
+            | Self::StillWaiting { .. }
+            | Self::NotMeant(_)
             | Self::Output(_)
             | Self::Start(_)
             | Self::Client(_) => ExitCode::from(1),
-            Self::Address { .. } | Self::ConfigUnreadable { .. } | Self::Config { .. } | Self::Ambiguous { .. } => {
-                ExitCode::from(2)
-            }
-            Self::NotReached { .. } | Self::NotPermitted { .. } | Self::NoAnswer { .. } => ExitCode::from(3),
+            Self::Address { .. }
+            | Self::ConfigUnreadable { .. }
+            | Self::Config { .. }
+            | Self::Certificates { .. }
+            | Self::Unconfirmed { .. }
+            | Self::Ambiguous { .. } => ExitCode::from(2),
+            Self::NotReached { .. }
+            | Self::NotPermitted { .. }
+            | Self::Tls { .. }
+            | Self::NoneReached { .. }
+            | Self::Late { .. }
+            | Self::NoAnswer { .. } => ExitCode::from(3),
             Self::NotFound { .. } => ExitCode::from(4),
         }
     }
@@ -165,8 +235,21 @@ impl Failure {
     /// Whether the next look may succeed: the daemon may be starting again.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::NotReached { .. } | Self::NoAnswer { .. } | Self::BrokenOff { .. } => true,
+            Self::NotReached { .. }
+            | Self::NoneReached { .. }
+            | Self::NoAnswer { .. }
+            | Self::Late { .. }
+            | Self::BrokenOff { .. } => true,
             Self::Refused { status, .. } | Self::Stranger { status, .. } => *status >= 500,
+            _ => false,
+        }
+    }
+
+    /// Whether another node may be asked the same: this one was not reached, or only a question got no answer.
+    pub(crate) fn another_may_answer(&self) -> bool {
+        match self {
+            Self::NotReached { .. } | Self::NotPermitted { .. } | Self::Tls { .. } | Self::Late { .. } => true,
+            Self::NoAnswer { call, .. } | Self::BrokenOff { call, .. } => !call.orders(),
             _ => false,
         }
     }
@@ -175,51 +258,92 @@ impl Failure {
     pub(crate) fn remedy(&self) -> Option<String> {
         match self {
             Self::Address { .. } => Some("allowed: http://HOST:PORT, https://HOST:PORT, unix:/PATH".to_owned()),
-            Self::ConfigUnreadable { .. } => Some("name another with --config, or the address itself with --ha".into()),
+            Self::ConfigUnreadable { .. } => Some("name another with --config, or the address itself with --ha or --node".into()),
             Self::Config { .. } => {
-                Some("allowed: `ha = \"URL\"`, with http://HOST:PORT, https://HOST:PORT or unix:/PATH".to_owned())
+                Some(
+                    "allowed: `ha = \"URL\"`, `node = \"URL\"` or `node = [\"URL\", ...]`, with http://HOST:PORT, \
+                     https://HOST:PORT or unix:/PATH, and `tls_ca`, `tls_cert`, `tls_key`, files of TLS with tandem-node"
+                        .to_owned(),
+                )
             }
             Self::Ambiguous { .. } => Some("give more of the id".to_owned()),
-            Self::NotReached { .. } => {
-                Some(format!("is tandem-ha running? `systemctl status tandem-ha` tells; {ELSEWHERE}"))
+            Self::NotReached { daemon, .. } | Self::NoneReached { daemon, .. } => {
+                Some(format!("is {daemon} running? `systemctl status {daemon}` tells; {}", elsewhere(*daemon)))
             }
-            Self::NotPermitted { .. } => Some(
-                "the control socket is open to root alone: run as root (sudo); to read only, \
-                 `--ha http://127.0.0.1:15868` will do"
+            Self::NotPermitted { daemon, .. } => {
+                let port = format!("`--{} {}` will do", daemon.key(), daemon.port());
+                Some(match daemon {
+                    Daemon::Ha => format!("{ROOT_ALONE}: run as root (sudo); to read only, {port}"),
+                    Daemon::Node => format!("{ROOT_ALONE}: run as root (sudo); where it listens on loopback, {port}"),
+                })
+            }
+            Self::Tls { .. } => Some(
+                "`tandem-node cert show FILE` tells whose a certificate is, of which CA, and until when it is good; \
+                 docs/certificates.md has who may do what"
                     .to_owned(),
             ),
-            Self::NoAnswer { call, .. } if call.orders() => Some(
-                "it may have been done all the same: look with `tandem status` before you give it again; \
-                 `journalctl -u tandem-ha` tells what holds tandem-ha up"
+            Self::Certificates { .. } => Some(
+                "set tls_ca, tls_cert and tls_key in /etc/tandem/tandem.toml, or TANDEM_TLS_CA, TANDEM_TLS_CERT and \
+                 TANDEM_TLS_KEY; `tandem-node cert issue admin NAME` makes the files"
                     .to_owned(),
             ),
-            Self::NoAnswer { .. } => {
-                Some(format!("is that tandem-ha? `journalctl -u tandem-ha` tells what holds it up; {ELSEWHERE}"))
-            }
+            Self::NoAnswer { call, .. } if call.orders() => Some(format!(
+                "it may have been done all the same: look with `{}` before you give it again; \
+                 `journalctl -u {daemon}` tells what holds {daemon} up",
+                call.daemon.look(),
+                daemon = call.daemon
+            )),
+            Self::NoAnswer { call: Call { daemon, .. }, .. } | Self::Late { call: Call { daemon, .. }, .. } => Some(format!(
+                "is that {daemon}? `journalctl -u {daemon}` tells what holds it up; {}",
+                elsewhere(*daemon)
+            )),
             Self::BrokenOff { call, status, .. } if call.orders() && *status < 300 => {
-                Some("it was accepted: `tandem status` shows what came of it".to_owned())
+                Some(format!("it was accepted: `{}` shows what came of it", call.daemon.look()))
             }
-            Self::BrokenOff { .. } => {
-                Some("did tandem-ha end just now? `systemctl status tandem-ha` tells; then ask again".to_owned())
+            Self::BrokenOff { call: Call { daemon, .. }, .. } => {
+                Some(format!("did {daemon} end just now? `systemctl status {daemon}` tells; then ask again"))
             }
-            Self::NotUnderstood { .. } => Some(format!(
-                "is that tandem-ha, and of the same version as `tandem --version`? --json shows an answer as it came; \
-                 {ELSEWHERE}"
+            Self::NotUnderstood { call: Call { daemon, .. }, .. } => Some(format!(
+                "is that {daemon}, and of the same version as `tandem --version`? --json shows an answer as it came; {}",
+                elsewhere(*daemon)
             )),
             Self::Refused { remedy, .. } => remedy.clone(),
-            Self::Stranger { address, .. } => Some(format!("is {address} its address? {ELSEWHERE}")),
+            Self::Stranger { call, address, .. } => {
+                Some(format!("is {address} its address? {}", elsewhere(call.daemon)))
+            }
             Self::ReadOnly { .. } => Some(
                 "orders go through the control socket: as root on tandem-ha's own host, `--ha unix:/run/tandem/ha.sock`"
                     .to_owned(),
             ),
             Self::NotFound { remedy, .. } => Some(remedy.clone()),
             Self::NotDone(_) => Some("`journalctl -u tandem-ha` tells more".to_owned()),
-            Self::Output(_) | Self::Start(_) | Self::Client(_) => None,
+            Self::StillWaiting { remedy, .. } => Some(remedy.clone()),
+            Self::Unconfirmed { option, .. } => Some(format!("{option} confirms it unasked")),
+            Self::NotMeant(_) | Self::Output(_) | Self::Start(_) | Self::Client(_) => None,
         }
     }
 }
 
-const ELSEWHERE: &str = "another address: --ha URL, TANDEM_HA_URL, or `ha = \"URL\"` in /etc/tandem/tandem.toml";
+const ROOT_ALONE: &str = "the control socket is open to root alone";
+
+fn elsewhere(daemon: Daemon) -> String {
+    let (key, variable) = (daemon.key(), daemon.variable());
+    format!("another address: --{key} URL, {variable}, or `{key} = \"URL\"` in /etc/tandem/tandem.toml")
+}
+
+/// tandem-ha's codes are numbers: its refusals end with 1, or are told from each other where the order is given.
+fn of_refusal(code: &Text) -> u8 {
+    match code.get() {
+        Some("unreachable") => 3,
+        Some("not_found") => 4,
+        Some("held") => 5,
+        _ => 1,
+    }
+}
+
+fn stories(failures: &[Failure]) -> String {
+    failures.iter().map(story).collect::<Vec<_>>().join("; ")
+}
 
 fn within(limit: Option<Duration>) -> String {
     limit.map_or_else(String::new, |limit| format!(" within {} s", limit.as_secs_f64()))

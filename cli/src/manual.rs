@@ -1,10 +1,9 @@
 //! Completions and the man page, from the same definition as `--help`.
 
-use clap::CommandFactory;
 use clap_complete::Shell as Known;
 use clap_mangen::Man;
 
-use crate::args::{Args, Shell};
+use crate::args::{self, Shell};
 use crate::failure::{Ending, Failure};
 use crate::out;
 
@@ -13,12 +12,23 @@ const REST: &str = r#".SH FILES
 .I /run/tandem/ha.sock
 The control socket of tandem\-ha, open to root alone: what is asked where nothing else is named.
 .TP
+.I /run/tandem/node.sock
+The control socket of tandem\-node, likewise.
+.TP
 .IR ~/.config/tandem/tandem.toml ", " /etc/tandem/tandem.toml
-Another address of tandem\-ha, for the user and for the host: \fBha = "URL"\fR.
+Other addresses, for the user and for the host: \fBha = "URL"\fR, \fBnode = "URL"\fR or
+\fBnode = ["URL", ...]\fR; and with what TLS is spoken to tandem\-node: \fBtls_ca\fR, \fBtls_cert\fR and
+\fBtls_key\fR, files in PEM, relative to the file that names them.
 .SH ENVIRONMENT
 .TP
 .B TANDEM_HA_URL
 Another address of tandem\-ha; \fB\-\-ha\fR overrides it, and it overrides the files.
+.TP
+.B TANDEM_NODE_URL
+Another address of tandem\-node, or several with commas between; likewise.
+.TP
+.BR TANDEM_TLS_CA ", " TANDEM_TLS_CERT ", " TANDEM_TLS_KEY
+The CA, our certificate and its key; each overrides its key in the files.
 .TP
 .B NO_COLOR
 No colours on a terminal.
@@ -32,14 +42,14 @@ pub(crate) fn completions(shell: Shell) -> Result<Ending, Failure> {
         Shell::Fish => Known::Fish,
     };
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "tandem", &mut script);
+    clap_complete::generate(shell, &mut args::definition(), "tandem", &mut script);
     out::bytes(&script)?;
     Ok(Ending::Done)
 }
 
 /// One page for all: at night nobody looks for tandem-incident-show(1).
 pub(crate) fn man() -> Result<Ending, Failure> {
-    let mut command = Args::command();
+    let mut command = args::definition();
     command.build();
     let page = Man::new(command.clone()).manual("Tandem");
     let mut text = Vec::new();

@@ -83,7 +83,7 @@ async fn knows(server: &Server, host: &str) -> bool {
 fn only_reads(server: &Server, failure: Failure) -> Failure {
     match failure {
         Failure::Refused { call, status, message, .. } | Failure::Stranger { call, status, message, .. } => {
-            Failure::ReadOnly { call, address: server.address.to_string(), status, message }
+            Failure::ReadOnly { call, address: server.address().to_string(), status, message }
         }
         other => other,
     }
@@ -92,9 +92,10 @@ fn only_reads(server: &Server, failure: Failure) -> Failure {
 /// The state does not allow the order: `look` shows the state.
 fn conflict(failure: Failure, look: &str) -> Failure {
     match failure {
-        Failure::Refused { call, status: 409, message, .. } => Failure::Refused {
+        Failure::Refused { call, status: 409, code, message, .. } => Failure::Refused {
             call,
             status: 409,
+            code,
             message,
             remedy: Some(format!("`tandem {look}` shows how it stands")),
         },

@@ -21,7 +21,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 /// The answer as it came, ended by a newline if it is not.
 pub(crate) fn json(answer: &Answer) -> Result<(), Failure> {
     bytes(answer.raw())?;
-    if answer.raw().ends_with(b"\n") { Ok(()) } else { bytes(b"\n") }
+    if answer.raw().is_empty() || answer.raw().ends_with(b"\n") { Ok(()) } else { bytes(b"\n") }
 }
 
 pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
@@ -56,4 +56,10 @@ pub(crate) fn story(failure: &Failure) -> String {
         cause = error.source();
     }
     text
+}
+
+/// One line to stderr that is no failure.
+pub(crate) fn note(text: &str) {
+    // As above.
+    let _ = io::stderr().lock().write_all(format!("tandem: {text}\n").as_bytes());
 }

@@ -1,37 +1,78 @@
-//! `tandem status --watch`: looks again and again, and leaves the terminal as it found it.
+//! `--watch`: looks again and again, and leaves the terminal as it found it.
 
 use std::io;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use console::{Term, truncate_str};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::answer::Status;
+use crate::answer;
 use crate::ask;
 use crate::failure::{Ending, Failure};
 use crate::out;
-use crate::server::Server;
+use crate::server::{Answer, Server};
 use crate::show::{self, Paint};
 
+/// What is looked at.
+pub(crate) trait Sight {
+    type Seen;
+
+    /// What --json prints.
+    async fn answer(&self) -> Result<Answer, Failure>;
+
+    async fn look(&self) -> Result<Self::Seen, Failure>;
+
+    fn lines(&self, seen: &Self::Seen, now: DateTime<Utc>, paint: Paint) -> Vec<String>;
+
+    /// The command that shows it once, for those whose window is too small.
+    fn once(&self) -> String;
+}
+
+/// `tandem status`.
+#[derive(Debug)]
+pub(crate) struct Status<'a> {
+    pub(crate) server: &'a Server,
+}
+
+impl Sight for Status<'_> {
+    type Seen = answer::Status;
+
+    async fn answer(&self) -> Result<Answer, Failure> {
+        ask::hosts(self.server).await
+    }
+
+    async fn look(&self) -> Result<Self::Seen, Failure> {
+        ask::look(self.server).await
+    }
+
+    fn lines(&self, seen: &Self::Seen, now: DateTime<Utc>, paint: Paint) -> Vec<String> {
+        show::status::lines(seen, self.server.address(), now, paint)
+    }
+
+    fn once(&self) -> String {
+        "tandem status".to_owned()
+    }
+}
+
 /// Until Ctrl-C. The first look must succeed: a wrong address shall not look like a daemon that starts again.
-pub(crate) async fn status(server: &Server, interval: Duration, json: bool) -> Result<Ending, Failure> {
+pub(crate) async fn watch(sight: &impl Sight, interval: Duration, json: bool) -> Result<Ending, Failure> {
     let mut ended = EndSignal::listen()?;
     if json {
-        return until(&mut ended, json_lines(server, interval)).await;
+        return until(&mut ended, json_lines(sight, interval)).await;
     }
     let first = tokio::select! {
         biased;
         () = ended.comes() => return Ok(Ending::Done),
-        first = ask::look(server) => first?,
+        first = sight.look() => first?,
     };
     let term = Term::stdout();
-    let view = if term.is_term() { View::Screen(Screen::enter(term)?) } else { View::Lines };
-    until(&mut ended, pictures(server, interval, first, &view)).await
+    let view = if term.is_term() { View::Screen(Screen::enter(term, sight.once())?) } else { View::Lines };
+    until(&mut ended, pictures(sight, interval, first, &view)).await
 }
 
 /// Runs until it fails or somebody ends us.
-async fn until(ended: &mut EndSignal, endless: impl Future<Output = Failure>) -> Result<Ending, Failure> {
+pub(crate) async fn until(ended: &mut EndSignal, endless: impl Future<Output = Failure>) -> Result<Ending, Failure> {
     tokio::select! {
         biased;
         () = ended.comes() => Ok(Ending::Done),
@@ -40,10 +81,10 @@ async fn until(ended: &mut EndSignal, endless: impl Future<Output = Failure>) ->
 }
 
 /// One answer a look, as it came.
-async fn json_lines(server: &Server, interval: Duration) -> Failure {
+async fn json_lines(sight: &impl Sight, interval: Duration) -> Failure {
     let mut first = true;
     loop {
-        match ask::hosts(server).await {
+        match sight.answer().await {
             Ok(answer) => {
                 if let Err(failure) = out::json(&answer) {
                     return failure;
@@ -57,18 +98,18 @@ async fn json_lines(server: &Server, interval: Duration) -> Failure {
     }
 }
 
-async fn pictures(server: &Server, interval: Duration, first: Status, view: &View) -> Failure {
+async fn pictures<S: Sight>(sight: &S, interval: Duration, first: S::Seen, view: &View) -> Failure {
     let paint = out::paint();
     let mut last = first;
     let mut trouble: Option<Failure> = None;
     loop {
-        if let Err(failure) = view.draw(&picture(server, &last, trouble.as_ref(), interval, paint)) {
+        if let Err(failure) = view.draw(&picture(sight, &last, trouble.as_ref(), interval, paint)) {
             return failure;
         }
         tokio::time::sleep(interval).await;
-        trouble = match ask::look(server).await {
-            Ok(status) => {
-                last = status;
+        trouble = match sight.look().await {
+            Ok(seen) => {
+                last = seen;
                 None
             }
             Err(failure) if failure.may_pass() => Some(failure),
@@ -78,7 +119,13 @@ async fn pictures(server: &Server, interval: Duration, first: Status, view: &Vie
 }
 
 /// What is known, and if there was no answer, that it is what *was* known.
-fn picture(server: &Server, last: &Status, trouble: Option<&Failure>, interval: Duration, paint: Paint) -> Vec<String> {
+fn picture<S: Sight>(
+    sight: &S,
+    last: &S::Seen,
+    trouble: Option<&Failure>,
+    interval: Duration,
+    paint: Paint,
+) -> Vec<String> {
     let now = Utc::now();
     let every = format!("{}, every {} s, Ctrl-C ends", now.format("%Y-%m-%d %H:%M:%SZ"), interval.as_secs_f64());
     let mut lines = vec![every];
@@ -86,7 +133,7 @@ fn picture(server: &Server, last: &Status, trouble: Option<&Failure>, interval: 
         lines.push(paint.bad(&format!("NO ANSWER, what follows is old: {}", out::story(failure))));
         lines.extend(failure.remedy());
     }
-    lines.extend(show::status::lines(last, &server.address, now, paint));
+    lines.extend(sight.lines(last, now, paint));
     lines
 }
 
@@ -111,11 +158,12 @@ const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 /// The terminal's other screen, until dropped.
 struct Screen {
     term: Term,
+    once: String,
 }
 
 impl Screen {
-    fn enter(term: Term) -> Result<Self, Failure> {
-        let screen = Self { term };
+    fn enter(term: Term, once: String) -> Result<Self, Failure> {
+        let screen = Self { term, once };
         out::print(ENTER)?;
         Ok(screen)
     }
@@ -124,7 +172,7 @@ impl Screen {
     fn draw(&self, lines: &[String]) -> Result<(), Failure> {
         let (rows, columns) = self.term.size();
         let mut text = String::from("\x1b[H");
-        for (row, line) in fitting(lines, usize::from(rows)).iter().enumerate() {
+        for (row, line) in fitting(lines, usize::from(rows), &self.once).iter().enumerate() {
             text.push_str(if row == 0 { "" } else { "\r\n" });
             text.push_str(&truncate_str(line, usize::from(columns), "..."));
             text.push_str("\x1b[K");
@@ -142,12 +190,12 @@ impl Drop for Screen {
 }
 
 /// What fits on the screen, and how much does not.
-fn fitting(lines: &[String], rows: usize) -> Vec<String> {
+fn fitting(lines: &[String], rows: usize, once: &str) -> Vec<String> {
     if lines.len() <= rows {
         return lines.to_vec();
     }
     let shown = rows.saturating_sub(1);
-    let more = format!("... {} more lines: make the window taller, or `tandem status | less`", lines.len() - shown);
+    let more = format!("... {} more lines: make the window taller, or `{once} | less`", lines.len() - shown);
     lines[..shown].iter().cloned().chain([more]).collect()
 }
 

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 
-use super::words::{precisely, since};
-use super::{Paint, Table, bar, counts, gates, held_by, lasted, of_phase, offset, released_by, when};
+use super::words::since;
+use super::{Paint, Table, bar, counts, gates, held_by, lasted, of_phase, offset, precisely, released_by, when};
 use crate::answer::{Event, Incident, Move, Receipt, Restart, Text};
 
 const BAR_WIDTH: u64 = 20;

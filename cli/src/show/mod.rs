@@ -2,15 +2,18 @@
 
 pub(crate) mod incident;
 pub(crate) mod incidents;
+pub(crate) mod nodes;
 pub(crate) mod plan;
 pub(crate) mod status;
 mod table;
+pub(crate) mod volume;
+pub(crate) mod volumes;
 mod words;
 
 use crate::answer::{Gate, Hold, Incident};
 
 pub(crate) use table::{Paint, Table};
-pub(crate) use words::{bar, counts, lasted, offset, when};
+pub(crate) use words::{amount, bar, counts, in_short, lasted, names, offset, precisely, progress, when};
 
 /// Why an incident does not go on, in one sentence.
 pub(crate) fn held_by(hold: &Hold) -> String {

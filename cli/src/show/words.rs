@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::answer::{Counts, Text};
+use crate::node::answer::Resync;
 
 /// A moment to the second, in UTC as everything the daemon logs: "2026-11-03 03:12:44Z".
 pub(crate) fn when(text: &Text) -> String {
@@ -81,6 +82,64 @@ pub(crate) fn counts(counts: Counts) -> String {
     done + &rest.collect::<String>()
 }
 
+/// "10 GiB", "1.5 TiB"; whole numbers without a point.
+pub(crate) fn amount(bytes: Option<u64>) -> String {
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let Some(bytes) = bytes else { return "-".to_owned() };
+    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, word)) => match tenths(bytes, *unit) {
+            (whole, 0) => format!("{whole} {word}"),
+            (whole, tenth) => format!("{whole}.{tenth} {word}"),
+        },
+        None => format!("{bytes} B"),
+    }
+}
+
+/// Cut, never rounded up: what is not all there does not look as if it were.
+fn tenths(part: u64, whole: u64) -> (u128, u128) {
+    let tenths = u128::from(part) * 10 / u128::from(whole.max(1));
+    (tenths / 10, tenths % 10)
+}
+
+/// How far a copy is: "43.1 % 112 MiB/s, 2 min left".
+pub(crate) fn in_short(resync: Resync) -> String {
+    let (whole, tenth) = match resync.total_bytes {
+        0 => (100, 0),
+        total => {
+            let thousandths = u128::from(resync.done_bytes()) * 1000 / u128::from(total);
+            (thousandths / 10, thousandths % 10)
+        }
+    };
+    let rate = resync.bytes_per_s.map_or_else(String::new, |rate| format!(" {}/s", amount(Some(rate))));
+    let left = resync.eta_s.map_or_else(String::new, |left| format!(", {} left", roughly(left)));
+    format!("{whole}.{tenth} %{rate}{left}")
+}
+
+/// What nobody knows to the second is not said to the second.
+fn roughly(seconds: u64) -> String {
+    match seconds {
+        ..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds.div_ceil(60)),
+        3_600..172_800 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        172_800.. => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// `[#####.....]`.
+pub(crate) fn progress(done: u64, total: u64, width: u64) -> String {
+    let filled = match total {
+        0 => width,
+        total => u64::try_from(u128::from(done.min(total)) * u128::from(width) / u128::from(total)).unwrap_or(width),
+    };
+    format!("[{}{}]", "#".repeat(cells(filled)), ".".repeat(cells(width - filled)))
+}
+
+/// "cmp1, cmp2"; nothing where there are none.
+pub(crate) fn names(names: &[Text]) -> Option<String> {
+    let names: Vec<_> = names.iter().map(Text::to_string).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +164,33 @@ mod tests {
         assert_eq!(of(200_000), "3 min 20 s");
         assert_eq!(of(7_500_000), "2 h 5 min");
         assert_eq!(of(273_600_000), "3 d 4 h");
+    }
+
+    #[test]
+    fn what_is_not_all_there_is_never_100_percent() {
+        let of = |left_bytes, eta_s| {
+            in_short(Resync { left_bytes, total_bytes: 10 << 30, bytes_per_s: Some(112 << 20), eta_s })
+        };
+        assert_eq!(of(1, Some(0)), "99.9 % 112 MiB/s, 0 s left");
+        assert_eq!(of(6_109_471_000, Some(61)), "43.1 % 112 MiB/s, 2 min left");
+        assert_eq!(of(10 << 30, None), "0.0 % 112 MiB/s");
+        assert_eq!(of(u64::MAX, Some(u64::MAX)), "0.0 % 112 MiB/s, 213503982334601 d left");
+        assert_eq!(progress(9, 10, 4), "[###.]");
+        assert_eq!(progress(u64::MAX, 10, 4), "[####]");
+    }
+
+    #[test]
+    fn amounts_are_of_1024_and_cut() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            ((10 << 30) - 1, "9.9 GiB"),
+            (10 << 30, "10 GiB"),
+            (3 << 39, "1.5 TiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(amount(Some(bytes)), text);
+        }
     }
 }
