@@ -1,4 +1,4 @@
-//! A tandem-ha that answers what it is told to, over TCP or a Unix socket, and the binary run against it.
+//! A tandem-ha, or tandem-node, that answers what it is told to, over TCP or a Unix socket, and the binary run against it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -96,6 +96,18 @@ impl Fake {
         Ran::of(self.command().args(args))
     }
 
+    /// As `run`, of tandem-node.
+    pub(crate) fn node(&self, args: &[&str]) -> Result<Ran> {
+        Ran::of(self.node_command().args(args))
+    }
+
+    /// `tandem --node URL`.
+    pub(crate) fn node_command(&self) -> Command {
+        let mut command = tandem(self.folder.path());
+        command.args(["--node", &self.url]);
+        command
+    }
+
     /// `tandem --ha URL`, with nothing of the developer's environment.
     pub(crate) fn command(&self) -> Command {
         let mut command = tandem(self.folder.path());
@@ -161,6 +173,47 @@ impl Ran {
 
 pub(crate) fn error(code: u16, message: &str) -> Value {
     json!({ "error": { "code": code, "title": "Title", "message": message } })
+}
+
+/// In tandem-node's form.
+pub(crate) fn refusal(code: &str, message: &str, remedy: Option<&str>) -> Value {
+    json!({ "error": { "code": code, "message": message, "remedy": remedy } })
+}
+
+pub(crate) const DB1: &str = "5e0f7d0a-3a53-4c0e-9f43-000000000001";
+pub(crate) const ATTACHMENT: &str = "0c6e4cf1-7f0e-4a55-bb8e-3a1cc1a5b0cf";
+
+/// On two nodes, served by the first.
+pub(crate) fn volume() -> Value {
+    json!({
+        "uuid": DB1, "name": "db-1", "size_bytes": 10_737_418_240_u64, "durability": "flush",
+        "created_at": null, "state": "ready", "generation": 7, "epoch": 2, "primary": "cmp1", "serving": true, "why": null,
+        // Not in the order of their places.
+        "replicas": [replica("cmp2", 1, "Secondary"), replica("cmp1", 0, "Primary")],
+        "attachments": [attachment()],
+    })
+}
+
+pub(crate) fn replica(node: &str, place: u64, role: &str) -> Value {
+    json!({
+        "node": node, "place": place, "pool": "default", "reached": true, "role": role, "disk": "UpToDate",
+        "in_sync": true, "suspect": false, "full": false, "connected": [if place == 0 { "cmp2" } else { "cmp1" }],
+        "missing_bytes": 0, "resync": null, "clients": 1 - place, "requests": 0,
+    })
+}
+
+/// `volume` while its second replica copies.
+pub(crate) fn copying(left_bytes: u64, generation: u64) -> Value {
+    let resync = json!({ "left_bytes": left_bytes, "total_bytes": 10_737_418_240_u64, "began_at": null,
+                         "bytes_per_s": 117_440_512, "eta_s": left_bytes / 117_440_512 });
+    let keys = json!({ "disk": "Inconsistent", "in_sync": false, "missing_bytes": left_bytes, "resync": resync });
+    let replicas = [replica("cmp1", 0, "Primary"), with(replica("cmp2", 1, "Secondary"), keys)];
+    with(volume(), json!({ "replicas": replicas, "generation": generation }))
+}
+
+pub(crate) fn attachment() -> Value {
+    json!({ "id": ATTACHMENT, "host": "cmp3", "initiator": null, "read_only": false, "epoch": 2, "revoked": false,
+            "export": format!("{DB1}/{ATTACHMENT}") })
 }
 
 /// Two hosts, one of them evacuated.

@@ -90,6 +90,16 @@ fn wrong_words_are_usage() -> Result<()> {
         &["incident", "show", ""],
         &["plan"],
         &["completions", "tcsh"],
+        &["volume"],
+        &["volume", "create", "db-1"],
+        &["volume", "create", "db-1", "--size", "10Q"],
+        &["volume", "create", "db-1", "--size", "1G", "--replicas", "2", "--on", "cmp1,cmp2"],
+        &["volume", "resync", "db-1"],
+        &["volume", "promote", "db-1", "--node", "http://127.0.0.1:15870"],
+        &["volume", "list", "--interval", "2"],
+        &["volume", "revoke", "db-1", "no-uuid"],
+        &["node", "dead", "cmp1", "--why", "x"],
+        &["arbiter"],
     ] {
         let ran = Ran::of(tandem(home.path()).args(args))?;
         assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{args:?} {ran:#?}");
@@ -112,6 +122,28 @@ fn every_command_has_help_with_examples() -> Result<()> {
         &["fence"],
         &["completions"],
         &["man"],
+        &["volume", "list"],
+        &["volume", "show"],
+        &["volume", "create"],
+        &["volume", "delete"],
+        &["volume", "promote"],
+        &["volume", "demote"],
+        &["volume", "force-primary"],
+        &["volume", "resync"],
+        &["volume", "attach"],
+        &["volume", "revoke"],
+        &["volume", "attachments"],
+        &["node", "list"],
+        &["node", "show"],
+        &["node", "dead"],
+        &["node", "alive"],
+        &["node", "fence-host"],
+        &["node", "unfence-host"],
+        &["node", "fences"],
+        &["pool", "list"],
+        &["events"],
+        &["arbiter", "status"],
+        &["arbiter", "rebuild"],
     ] {
         let ran = Ran::of(tandem(home.path()).args(command).arg("--help"))?;
         assert_eq!(ran.code, Some(0), "{ran:#?}");
@@ -126,14 +158,24 @@ fn completions_and_the_man_page_know_every_command() -> Result<()> {
     for shell in ["bash", "zsh", "fish"] {
         let ran = Ran::of(tandem(home.path()).args(["completions", shell]))?;
         assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
-        for word in ["status", "incident", "release", "manual", "follow"] {
+        for word in ["status", "incident", "release", "manual", "follow", "force-primary", "rebuild"] {
             assert!(ran.out.contains(word), "{shell} does not complete {word}");
         }
     }
     let ran = Ran::of(tandem(home.path()).arg("man"))?;
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
-    for section in [".TH tandem 1", "TANDEM STATUS", "TANDEM INCIDENT SHOW", "TANDEM FENCE", "Exit codes", ".SH FILES"]
-    {
+    for section in [
+        ".TH tandem 1",
+        "TANDEM STATUS",
+        "TANDEM INCIDENT SHOW",
+        "TANDEM FENCE",
+        "TANDEM VOLUME FORCE-PRIMARY",
+        "TANDEM ARBITER REBUILD",
+        "TANDEM_NODE_URL",
+        "tls_cert",
+        "Exit codes",
+        ".SH FILES",
+    ] {
         assert!(ran.out.contains(section), "the page lacks {section}:\n{}", ran.out);
     }
     Ok(())

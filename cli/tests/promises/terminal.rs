@@ -1,7 +1,7 @@
 //! On a terminal: pictures that are redrawn, bars, and everything as it was afterwards.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +10,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::{Value, json};
 
-use crate::fake::{CMP1, Fake, Way, error, hosts, summary, with};
+use crate::fake::{CMP1, DB1, Fake, Way, copying, error, hosts, summary, volume, with};
 
 const ENTERED: &str = "\x1b[?1049h\x1b[?25l";
 const LEFT: &str = "\x1b[?25h\x1b[?1049l";
@@ -23,7 +23,16 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn start(mut command: Command, rows: u16) -> Result<Self> {
+    fn start(command: Command, rows: u16) -> Result<Self> {
+        Self::with_stdin(command, rows, |_| Ok(Stdio::null()))
+    }
+
+    /// One whose keys are heard.
+    fn start_typing(command: Command, rows: u16) -> Result<Self> {
+        Self::with_stdin(command, rows, |theirs| Ok(theirs.try_clone()?.into()))
+    }
+
+    fn with_stdin(mut command: Command, rows: u16, stdin: impl Fn(&File) -> Result<Stdio>) -> Result<Self> {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
         grantpt(&ours)?;
         unlockpt(&ours)?;
@@ -31,7 +40,7 @@ impl Terminal {
         let theirs = File::options().read(true).write(true).open(ptsname(&ours, Vec::new())?.to_str()?)?;
         let child = command
             .env("TERM", "xterm")
-            .stdin(Stdio::null())
+            .stdin(stdin(&theirs)?)
             .stdout(theirs.try_clone()?)
             .stderr(theirs)
             .spawn()
@@ -189,5 +198,101 @@ fn ctrl_c_ends_follow_without_claiming_that_it_is_settled() -> Result<()> {
     terminal.signal(Signal::INT)?;
     let (seen, code) = terminal.end()?;
     assert_eq!(code, Some(130), "{seen:?}");
+    Ok(())
+}
+
+#[test]
+fn watch_of_volumes_redraws_a_copy() -> Result<()> {
+    let list = |left: u64| json!({ "volumes": [copying(left, 8)], "unreachable": [] });
+    let answers = [("GET /v1/volumes", 200, list(6_100_000_000)), ("GET /v1/volumes", 200, list(1_000))];
+    let fake = Fake::start(Way::Socket, &answers)?;
+    let mut command = fake.node_command();
+    command.args(["volume", "list", "--watch", "--interval", "0.1"]).env("NO_COLOR", "1");
+    let mut terminal = Terminal::start(command, 6)?;
+    terminal.wait_for("db-1  10 GiB  Primary/Secondary  UpToDate/Inconsistent  cmp1", 2)?;
+    terminal.signal(Signal::INT)?;
+    let (seen, code) = terminal.end()?;
+    assert_eq!(code, Some(0), "{seen:?}");
+    assert!(seen.starts_with(ENTERED) && seen.ends_with(LEFT), "{seen:?}");
+    assert!(seen.contains("NAME  SIZE    ROLES"), "{seen:?}");
+    Ok(())
+}
+
+fn asked_to_copy(last: &Value) -> Result<(Fake, Command)> {
+    let again = format!("GET /v1/volumes/{DB1}");
+    let answers = [
+        ("GET /v1/volumes/db-1", 200, volume()),
+        ("POST /v1/volumes/db-1/resync", 200, copying(6_100_000_000, 8)),
+        (again.as_str(), 200, copying(6_100_000_000, 8)),
+        (again.as_str(), 200, last.clone()),
+    ];
+    let fake = Fake::start(Way::Socket, &answers)?;
+    let mut command = fake.node_command();
+    command.args(["volume", "resync", "db-1", "--node", "cmp2", "--wait"]);
+    Ok((fake, command))
+}
+
+#[test]
+fn a_resync_that_is_waited_for_is_a_bar_with_rate_and_time_left() -> Result<()> {
+    let (_fake, command) = asked_to_copy(&with(volume(), json!({ "generation": 9 })))?;
+    let (seen, code) = Terminal::start(command, 50)?.end()?;
+    assert_eq!(code, Some(0), "{seen:?}");
+    assert!(seen.contains("db-1  Primary/Secondary  UpToDate/Inconsistent  until cmp2 is in sync"), "{seen:?}");
+    assert!(seen.contains("[############>.................] cmp2 43.1 % 112 MiB/s, 51 s left"), "{seen:?}");
+    assert!(seen.contains("db-1: resync\r\n"), "{seen:?}");
+    Ok(())
+}
+
+#[test]
+fn ctrl_c_ends_the_waiting_and_says_that_the_order_stands() -> Result<()> {
+    let (_fake, command) = asked_to_copy(&copying(6_100_000_000, 8))?;
+    let mut terminal = Terminal::start(command, 50)?;
+    terminal.wait_for("51 s left", 1)?;
+    terminal.signal(Signal::INT)?;
+    let (seen, code) = terminal.end()?;
+    assert_eq!(code, Some(130), "{seen:?}");
+    assert!(seen.contains("db-1: no longer waited for; what was ordered goes on all the same"), "{seen:?}");
+    Ok(())
+}
+
+/// What is typed where `tandem` asks.
+fn typed(args: &[&str], question: &str, answer: &str) -> Result<(String, Option<i32>, Vec<String>)> {
+    let answers = [
+        ("GET /v1/volumes/db-1", 200, volume()),
+        ("DELETE /v1/volumes/db-1", 200, json!({})),
+        ("POST /v1/volumes/db-1/force-primary", 200, volume()),
+    ];
+    let fake = Fake::start(Way::Socket, &answers)?;
+    let mut command = fake.node_command();
+    command.args(args);
+    let mut terminal = Terminal::start_typing(command, 50)?;
+    terminal.wait_for(question, 1)?;
+    terminal.ours.write_all(answer.as_bytes())?;
+    let (seen, code) = terminal.end()?;
+    Ok((seen, code, fake.asked()))
+}
+
+#[test]
+fn delete_asks_on_a_terminal() -> Result<()> {
+    let question = "Delete db-1 and its data (10 GiB on cmp1 and cmp2) for good? [y/N]";
+    let (seen, code, asked) = typed(&["volume", "delete", "db-1"], question, "y\n")?;
+    assert_eq!((code, asked.len()), (Some(0), 2), "{seen:?}");
+    for no in ["n\n", "\n", "db-1\n", "\u{4}"] {
+        let (seen, code, asked) = typed(&["volume", "delete", "db-1"], question, no)?;
+        assert_eq!((code, asked.len()), (Some(1), 1), "{seen:?}");
+        assert!(seen.contains("nothing was done"), "{seen:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn force_primary_asks_for_the_name_on_a_terminal() -> Result<()> {
+    let args = ["volume", "force-primary", "db-1", "--node", "cmp1"];
+    let question = "Type the volume's name, db-1, to go on:";
+    let (seen, code, asked) = typed(&args, question, "db-1\n")?;
+    assert_eq!((code, asked.len()), (Some(0), 2), "{seen:?}");
+    let (seen, code, asked) = typed(&args, question, "db-2\n")?;
+    assert_eq!((code, asked.len()), (Some(1), 1), "{seen:?}");
+    assert!(seen.contains("\"db-2\" is not \"db-1\""), "{seen:?}");
     Ok(())
 }
