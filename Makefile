@@ -8,7 +8,7 @@ RELEASE := cargo build --release --quiet -p tandem-ha -p tandem
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .DEFAULT_GOAL := help
-.PHONY: help demo drills sim sim-volume test check cloud-test bench-failover bench-client recordings tools fmt
+.PHONY: help demo drills sim sim-volume model test check cloud-test bench-failover bench-client recordings tools fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ sim: ## simulated clouds on bad days, judged; SEEDS=1000 of them, or the story o
 
 sim-volume: ## simulated volumes on bad days, judged; SEEDS=20000 of them, or the story of one: SEED=n
 	@SEEDS=$(SEEDS) FROM=$(FROM) SEED=$(SEED) KEEP=$(KEEP) ALL=$(ALL) cargo run --release --quiet -p replication --example simulate-volume
+
+model: ## the membership rules, state by state: SETTING=name, LIMIT=20 minutes at most; without, the names
+	@SETTING=$(SETTING) LIMIT=$(LIMIT) cargo run --release --quiet -p replication --example check-model
 
 test: tools check cloud-test drills ## everything: installs what it needs (root, apt, pip, cargo)
 
