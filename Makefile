@@ -8,7 +8,7 @@ RELEASE := cargo build --release --quiet -p tandem-ha -p tandem
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .DEFAULT_GOAL := help
-.PHONY: help demo drills sim sim-volume model test check cloud-test bench-failover bench-client recordings tools fmt
+.PHONY: help demo drills sim sim-volume model test check cloud-test torture-volume bench-failover bench-client bench-volume recordings tools fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench-failover: ## by hand, Tandem, Masakari: 75 minutes -> target/bench/failove
 bench-client: ## 1,000 servers listed and parsed -> target/bench/client.json
 	TANDEM_BENCH_PYTHON="$(lastword $(wildcard $(CURDIR)/target/minicloud/venv-*/bin/python))" \
 	    cargo bench --quiet -p system-tests --bench bench-client
+
+bench-volume: ## volumes against the disk, qemu-nbd and the floor: 25 minutes -> target/bench/volume.json; BENCH=--quick; ONLY=write,read,...
+	@ONLY=$(ONLY) cargo bench --quiet -p system-tests --bench bench-volume -- $(BENCH)
 
 tools: $(PYTHON_TOOLS)/ruff ## what lints and runs tests, where it is missing
 	@command -v cargo-nextest >/dev/null || cargo install --locked --quiet cargo-nextest

@@ -44,23 +44,28 @@ impl Command {
     }
 }
 
+/// A connection that is ready for requests, and the export's size.
+pub fn dial(address: SocketAddr, export: &str) -> Result<(TcpStream, u64)> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut greeting = [0; 18];
+    stream.read_exact(&mut greeting)?;
+    ensure!(greeting.starts_with(b"NBDMAGICIHAVEOPT"), "not an NBD server");
+    stream.write_all(&3_u32.to_be_bytes())?; // fixed newstyle, no zeroes
+    stream.write_all(&OPTION_MAGIC.to_be_bytes())?;
+    stream.write_all(&OPTION_EXPORT_NAME.to_be_bytes())?;
+    stream.write_all(&u32::try_from(export.len())?.to_be_bytes())?;
+    stream.write_all(export.as_bytes())?;
+    let mut answer = [0; 10];
+    stream.read_exact(&mut answer).context("the export is not to be had")?;
+    Ok((stream, u64::from_be_bytes(answer[..8].try_into()?)))
+}
+
 impl Nbd {
     /// By the oldest option, which has no error: a server that does not want us closes the connection.
     pub fn connect(address: SocketAddr, export: &str) -> Result<Self> {
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        let mut greeting = [0; 18];
-        stream.read_exact(&mut greeting)?;
-        ensure!(greeting.starts_with(b"NBDMAGICIHAVEOPT"), "not an NBD server");
-        stream.write_all(&3_u32.to_be_bytes())?; // fixed newstyle, no zeroes
-        stream.write_all(&OPTION_MAGIC.to_be_bytes())?;
-        stream.write_all(&OPTION_EXPORT_NAME.to_be_bytes())?;
-        stream.write_all(&u32::try_from(export.len())?.to_be_bytes())?;
-        stream.write_all(export.as_bytes())?;
-        let mut answer = [0; 10];
-        stream.read_exact(&mut answer).context("the export is not to be had")?;
-        let size_bytes = u64::from_be_bytes(answer[..8].try_into()?);
+        let (stream, size_bytes) = dial(address, export)?;
         Ok(Self { stream, size_bytes, cookie: 0 })
     }
 

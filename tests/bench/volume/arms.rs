@@ -1,0 +1,196 @@
+//! What is measured against each other: the file itself, qemu-nbd, Tandem; every workload on each of them in turn.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tandem_node::disk::DiskFile;
+
+use super::cluster::Cluster;
+use super::floor::{self, Floor, micros};
+use super::load::{self, Met, Pattern, Span, Workload};
+use super::nbd::NbdLane;
+use super::payload::Ledger;
+use super::processes::{self, Process};
+use super::raw::{self, RawLane};
+
+const LARGE: usize = 1 << 20;
+
+pub(crate) const WORKLOADS: [Workload; 10] = [
+    Workload::new("write_qd1", Pattern::Write, 1, 1, 4096),
+    Workload::new("write_qd32", Pattern::Write, 1, 32, 4096),
+    Workload::new("write_4x32", Pattern::Write, 4, 32, 4096),
+    Workload::new("write_flush_qd1", Pattern::WriteFlush, 1, 1, 4096),
+    Workload::new("sequential_write_1m", Pattern::SequentialWrite, 1, 8, LARGE),
+    Workload::new("read_qd1", Pattern::Read, 1, 1, 4096),
+    Workload::new("read_qd32", Pattern::Read, 1, 32, 4096),
+    Workload::new("read_4x32", Pattern::Read, 4, 32, 4096),
+    Workload::new("sequential_read_1m", Pattern::SequentialRead, 1, 8, LARGE),
+    Workload::new("mix_60_40_qd32", Pattern::Mix(60), 1, 32, 4096),
+];
+
+pub(crate) const RAW: &str = "raw";
+pub(crate) const QEMU: &str = "qemu-nbd";
+pub(crate) const ONE: &str = "tandem-1";
+pub(crate) const TWO: &str = "tandem-2-flush";
+pub(crate) const TWO_DURABLE: &str = "tandem-2-write";
+
+/// One measurement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cell {
+    pub(crate) per_second: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) cpu_us: f64,
+    pub(crate) memory_mib: f64,
+}
+
+/// By arm and workload, one cell for each round.
+pub(crate) type Cells = BTreeMap<(&'static str, &'static str), Vec<Cell>>;
+
+/// All that is measured, running.
+pub(crate) struct Arms {
+    arms: Vec<Arm>,
+    floor_files: [DiskFile; 2],
+    _qemu: Process,
+    _cluster: Cluster,
+}
+
+struct Arm {
+    name: &'static str,
+    way: Way,
+    /// What its CPU time is made of, and of which the largest counts as its memory.
+    pids: Vec<u32>,
+    ledger: Ledger,
+}
+
+enum Way {
+    File(DiskFile),
+    Nbd { address: SocketAddr, export: String },
+}
+
+impl Arms {
+    /// Starts everything and writes every volume once, so that no file grows later.
+    pub(crate) fn start(folder: &Path, size_bytes: u64) -> Result<Self> {
+        let mut cluster = Cluster::start(&folder.join("cluster"))?;
+        let raw = raw::create(&folder.join("raw.data"), size_bytes)?;
+        let under_qemu = folder.join("qemu.data");
+        drop(raw::create(&under_qemu, size_bytes)?);
+        let (qemu, address) = processes::qemu_nbd(&under_qemu)?;
+        let mut arms = vec![
+            Arm::new(RAW, Way::File(raw), vec![std::process::id()], size_bytes),
+            Arm::new(QEMU, Way::Nbd { address, export: "bench".to_owned() }, vec![qemu.pid()], size_bytes),
+        ];
+        for (name, replicas, durable_writes) in [(ONE, 1, false), (TWO, 2, false), (TWO_DURABLE, 2, true)] {
+            let volume = cluster.create(replicas, size_bytes, durable_writes)?;
+            let way = Way::Nbd { address: cluster.nbd(0), export: volume.export() };
+            let mut pids = cluster.node_pids();
+            pids.push(cluster.arbiter_pid());
+            arms.push(Arm::new(name, way, pids, size_bytes));
+        }
+        let floor_file = |name: &str| raw::create(&folder.join(name), size_bytes.min(256 << 20));
+        let floor_files = [floor_file("floor-local.data")?, floor_file("floor-peer.data")?];
+        arms.iter().try_for_each(Arm::fill)?;
+        for file in &floor_files {
+            load::fill(&Ledger::new(file.size()), RawLane::open(file, 8, LARGE)?, LARGE, 8)?;
+        }
+        Ok(Self { arms, floor_files, _qemu: qemu, _cluster: cluster })
+    }
+
+    pub(crate) fn floor(&self, time: Duration) -> Result<Floor> {
+        floor::measure(&self.floor_files, time)
+    }
+
+    /// One workload on each arm, the first of them another one in each round.
+    pub(crate) fn round(
+        &self,
+        number: usize,
+        work: &'static Workload,
+        span: (Duration, Duration),
+        into: &mut Cells,
+    ) -> Result<()> {
+        for at in 0..self.arms.len() {
+            let arm = &self.arms[(number + at) % self.arms.len()];
+            let cell = arm.measure(work, span).with_context(|| format!("{} on {}", work.name, arm.name))?;
+            eprintln!("  {:<20} {:<15} {:>9.0}/s  p50 {:>8.1} us", work.name, arm.name, cell.per_second, cell.p50_us);
+            into.entry((arm.name, work.name)).or_default().push(cell);
+        }
+        Ok(())
+    }
+
+    /// Everything that was acknowledged is there, on every arm.
+    pub(crate) fn verify(&self) -> Result<()> {
+        self.arms.iter().try_for_each(|arm| arm.verify().with_context(|| format!("the volume of {}", arm.name)))
+    }
+}
+
+impl Arm {
+    fn new(name: &'static str, way: Way, pids: Vec<u32>, size_bytes: u64) -> Self {
+        Self { name, way, pids, ledger: Ledger::new(size_bytes) }
+    }
+
+    fn fill(&self) -> Result<()> {
+        eprintln!("  the volume of {} is written once", self.name);
+        match &self.way {
+            Way::File(file) => load::fill(&self.ledger, RawLane::open(file, 8, LARGE)?, LARGE, 8),
+            Way::Nbd { address, export } => {
+                load::fill(&self.ledger, NbdLane::connect(*address, export, 8, LARGE)?, LARGE, 8)
+            }
+        }
+    }
+
+    fn verify(&self) -> Result<()> {
+        match &self.way {
+            Way::File(file) => load::verify(&self.ledger, RawLane::open(file, 1, LARGE)?, LARGE),
+            Way::Nbd { address, export } => {
+                load::verify(&self.ledger, NbdLane::connect(*address, export, 1, LARGE)?, LARGE)
+            }
+        }
+    }
+
+    fn measure(&self, work: &Workload, (warm_up, time): (Duration, Duration)) -> Result<Cell> {
+        let span = Span::new(warm_up, time);
+        let mut used = (Duration::ZERO, 0.0);
+        let watch = |ready: &std::sync::Barrier| {
+            ready.wait();
+            std::thread::sleep(warm_up);
+            self.pids.iter().for_each(|pid| processes::forget_peak(*pid));
+            let before = processes::cpu_time(&self.pids)?;
+            std::thread::sleep(time);
+            used = (processes::cpu_time(&self.pids)?.saturating_sub(before), memory_mib(&self.pids)?);
+            Ok(())
+        };
+        let met = match &self.way {
+            Way::File(file) => {
+                let open = |work: &Workload| RawLane::open(file, work.depth, work.bytes);
+                load::run(work, &self.ledger, &span, open, watch)?
+            }
+            Way::Nbd { address, export } => {
+                let open = |work: &Workload| NbdLane::connect(*address, export, work.depth, work.bytes);
+                load::run(work, &self.ledger, &span, open, watch)?
+            }
+        };
+        Ok(Cell::of(&met, used))
+    }
+}
+
+impl Cell {
+    #[expect(clippy::cast_precision_loss, reason = "counts of seconds")]
+    fn of(met: &Met, (cpu, memory_mib): (Duration, f64)) -> Self {
+        let operations = met.operations.max(1) as f64;
+        Self {
+            per_second: met.operations as f64 / met.seconds,
+            p50_us: micros(met.latency_ns.value_at_quantile(0.5)),
+            p99_us: micros(met.latency_ns.value_at_quantile(0.99)),
+            cpu_us: cpu.as_secs_f64() * 1e6 / operations,
+            memory_mib,
+        }
+    }
+}
+
+fn memory_mib(pids: &[u32]) -> Result<f64> {
+    let peaks = pids.iter().map(|pid| processes::peak_kib(*pid)).collect::<Result<Vec<_>>>()?;
+    Ok(floor::mib(peaks.into_iter().max().unwrap_or(0) * 1024))
+}

@@ -1,0 +1,170 @@
+//! Measures replicated volumes against the disk, against qemu-nbd, which does not replicate, and against the floor of protocol C, and writes
+//! target/bench/volume.json.
+//!
+//! Everything is measured in one run, in turn, in several rounds; a ratio is the median of the rounds' ratios. All volumes are files on one file
+//! system, written once before anything is measured; the two replicas share the disk. Every block that is read is checked.
+//!
+//! `--quick` is one short round. `ONLY=write,read,allocations,failover,resync` measures some parts only.
+
+mod allocations;
+mod arms;
+mod cluster;
+mod failover;
+mod floor;
+mod load;
+mod nbd;
+mod payload;
+mod processes;
+mod raw;
+mod report;
+mod resync;
+mod stand_in;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use fastrand::Rng;
+use serde_json::json;
+
+use arms::{Arms, WORKLOADS};
+use cluster::Cluster;
+use failover::Stage;
+use load::Pattern;
+use nbd::NbdLane;
+use payload::Ledger;
+use report::Results;
+use stand_in::{ROLE, Role};
+
+const PARTS: [&str; 5] = ["write", "read", "allocations", "failover", "resync"];
+
+/// How much is measured.
+struct Plan {
+    parts: Vec<String>,
+    rounds: usize,
+    size_bytes: u64,
+    warm_up: Duration,
+    time: Duration,
+    takeovers: usize,
+    resyncs: usize,
+}
+
+fn main() -> Result<()> {
+    if let Some(role) = std::env::var_os(ROLE) {
+        return stand_in::serve(serde_json::from_str(role.to_str().context("the role is JSON")?)?);
+    }
+    let plan = Plan::parse()?;
+    let begun = Instant::now();
+    let folder = report::folder()?;
+    let path = folder.join("volume.json");
+    drop(std::fs::remove_file(&path)); // an earlier run's must not stand for this one
+    let run = tempfile::Builder::new().prefix("volume-").tempdir_in(&folder)?;
+    let mut results = Results::default();
+    plan.loads(run.path(), &mut results)?;
+    plan.allocations(run.path(), &mut results)?;
+    plan.takeovers(run.path(), &mut results)?;
+    plan.resyncs(run.path(), &mut results)?;
+    results.show();
+    let about = json!({
+        "rounds": plan.rounds, "seconds_each": plan.time.as_secs_f64(), "volume_mib": plan.size_bytes >> 20,
+        "took_s": begun.elapsed().as_secs(), "ceph": "not measured",
+    });
+    results.write(&path, about)
+}
+
+impl Plan {
+    fn parse() -> Result<Self> {
+        let is_quick = std::env::args().any(|word| word == "--quick");
+        let only = std::env::var("ONLY").unwrap_or_default();
+        let parts: Vec<_> = match only.as_str() {
+            "" => PARTS.map(str::to_owned).to_vec(),
+            some => some.split(',').map(str::to_owned).collect(),
+        };
+        if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
+            bail!("ONLY={unknown}: there are {}", PARTS.join(", "));
+        }
+        let seconds = Duration::from_secs_f64;
+        Ok(if is_quick {
+            let (warm_up, time) = (seconds(0.3), seconds(1.0));
+            Self { parts, rounds: 1, size_bytes: 256 << 20, warm_up, time, takeovers: 5, resyncs: 1 }
+        } else {
+            let (warm_up, time) = (seconds(0.5), seconds(2.0));
+            Self { parts, rounds: 5, size_bytes: 1 << 30, warm_up, time, takeovers: 30, resyncs: 3 }
+        })
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.parts.iter().any(|it| it == part)
+    }
+
+    fn loads(&self, folder: &Path, results: &mut Results) -> Result<()> {
+        let is_wanted = |pattern: Pattern| match pattern {
+            Pattern::Write | Pattern::WriteFlush | Pattern::SequentialWrite => self.has("write"),
+            Pattern::Read | Pattern::SequentialRead | Pattern::Mix(_) => self.has("read"),
+        };
+        if !self.has("write") && !self.has("read") {
+            return Ok(());
+        }
+        let folder = folder.join("loads");
+        std::fs::create_dir(&folder)?;
+        eprintln!("bench-volume: servers start");
+        let arms = Arms::start(&folder, self.size_bytes)?;
+        for round in 0..self.rounds {
+            eprintln!("round {} of {}", round + 1, self.rounds);
+            results.floors.push(arms.floor(self.time / 2)?);
+            for work in WORKLOADS.iter().filter(|work| is_wanted(work.pattern)) {
+                arms.round(round, work, (self.warm_up, self.time), &mut results.cells)?;
+            }
+        }
+        arms.verify()?;
+        drop(arms);
+        Ok(std::fs::remove_dir_all(folder)?)
+    }
+
+    fn allocations(&self, folder: &Path, results: &mut Results) -> Result<()> {
+        if !self.has("allocations") {
+            return Ok(());
+        }
+        eprintln!("allocations per write");
+        let folder = folder.join("allocations");
+        let cluster = Cluster::start(&folder)?;
+        let role = Role::Allocations { arbiter: cluster.url().to_owned(), folder, size_bytes: 64 << 20 };
+        let mut counting = Command::new(std::env::current_exe()?);
+        counting.env(ROLE, serde_json::to_string(&role)?).stdin(Stdio::null()).stderr(Stdio::inherit());
+        let output = counting.output()?;
+        ensure!(output.status.success(), "the process that counts allocations failed");
+        results.allocations_per_write = Some(String::from_utf8(output.stdout)?.trim().parse()?);
+        Ok(())
+    }
+
+    fn takeovers(&self, folder: &Path, results: &mut Results) -> Result<()> {
+        if !self.has("failover") {
+            return Ok(());
+        }
+        eprintln!("{} takeovers, and as many with a known fence", self.takeovers);
+        let mut cluster = Cluster::start(&folder.join("failover"))?;
+        let volume = cluster.create(2, 256 << 20, false)?;
+        let ledger = Ledger::new(volume.size_bytes());
+        load::fill(&ledger, NbdLane::connect(cluster.nbd(0), &volume.export(), 8, 1 << 20)?, 1 << 20, 8)?;
+        let (cluster, volume, ledger) = (&mut cluster, &volume, &ledger);
+        let mut stage = Stage { cluster, volume, ledger, primary: 0, random: Rng::with_seed(1) };
+        results.takeovers_s = stage.takeovers(self.takeovers, false)?;
+        results.known_takeovers_s = stage.takeovers(self.takeovers, true)?;
+        stage.verify()
+    }
+
+    fn resyncs(&self, folder: &Path, results: &mut Results) -> Result<()> {
+        if !self.has("resync") {
+            return Ok(());
+        }
+        let folder = folder.join("resync");
+        let mut cluster = Cluster::start(&folder)?;
+        let volume = cluster.create(2, self.size_bytes, false)?;
+        for round in 0..self.resyncs {
+            eprintln!("resync {} of {}", round + 1, self.resyncs);
+            results.resyncs.push(resync::round(&folder, &mut cluster, &volume, self.time)?);
+        }
+        Ok(())
+    }
+}

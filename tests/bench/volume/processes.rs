@@ -1,0 +1,89 @@
+//! The processes that serve: what they cost, and that they end with us.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A process of ours: it is killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// SIGKILL, and it is gone when this returns.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.0.kill(); // it fails where the process is gone already
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// User and system time of these processes so far.
+pub(crate) fn cpu_time(pids: &[u32]) -> Result<Duration> {
+    let ticks = pids.iter().map(|pid| ticks(*pid)).sum::<Result<u64>>()?;
+    Ok(Duration::from_nanos(ticks * (1_000_000_000 / rustix::param::clock_ticks_per_second())))
+}
+
+/// Fields 14 and 15 of /proc/PID/stat, proc(5); the second field may hold anything in its parentheses.
+fn ticks(pid: u32) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("a server has ended")?;
+    let (_, rest) = stat.rsplit_once(") ").context("the name ends with a parenthesis")?;
+    let fields: Vec<_> = rest.split(' ').collect();
+    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+}
+
+/// From here on [`peak_kib`] counts anew, where the kernel has clear_refs of proc(5); else since the process began.
+pub(crate) fn forget_peak(pid: u32) {
+    let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
+/// The most memory that it held resident (VmHWM).
+pub(crate) fn peak_kib(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("Linux says VmHWM")?;
+    Ok(line.split_whitespace().nth(1).context("a number follows")?.parse()?)
+}
+
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// Waits, 30 s at most.
+pub(crate) fn until<T>(what: &str, mut seen: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(it) = seen()? {
+            return Ok(it);
+        }
+        ensure!(Instant::now() < deadline, "waited {} s in vain until {what}", PATIENCE.as_secs());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// qemu-nbd over a file: an NBD server that does not replicate.
+pub(crate) fn qemu_nbd(file: &Path) -> Result<(Process, SocketAddr)> {
+    let address = free_address()?;
+    let process = Command::new("qemu-nbd")
+        .args(["--cache=none", "--aio=io_uring", "-f", "raw", "--shared=4", "-t", "-x", "bench"])
+        .args(["-b", "127.0.0.1", "-p", &address.port().to_string()])
+        .arg(file)
+        .stdin(Stdio::null())
+        .spawn()
+        .context("qemu-nbd does not start: `make tools` installs it")?;
+    let process = Process(process);
+    until("qemu-nbd listens", || Ok(system_tests::nbd::dial(address, "bench").ok()))?;
+    Ok((process, address))
+}
