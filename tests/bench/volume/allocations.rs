@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::load::{self, Pattern, Span, Workload};
 use super::nbd::NbdLane;
 use super::payload::Ledger;
-use super::processes::{free_address, until};
+use super::processes::{free_address, pause, until};
 use super::stand_in::{Answer, Command, Replica, Running};
 
 #[global_allocator]
@@ -53,22 +53,17 @@ pub(crate) fn count(runtime: &Runtime, arbiter: &str, folder: &Path, size_bytes:
     })?;
     let ledger = Ledger::new(size_bytes);
     load::fill(&ledger, NbdLane::connect(nbd, &volume.to_string(), 8, 1 << 20)?, 1 << 20, 8)?;
-    let idle = {
-        || -> usize {
-            let before = allocated();
-            std::thread::sleep(TIME);
-            allocated() - before
-        }
-    }();
+    let before = allocated();
+    pause(TIME);
+    let idle = allocated() - before;
     let work = Workload::new("write_qd32", Pattern::Write, 1, 32, 4096);
     let span = Span::new(WARM_UP, TIME);
     let mut counted = (0, 0);
     let open = |work: &Workload| NbdLane::connect(nbd, &volume.to_string(), work.depth, work.bytes);
-    load::run(&work, &ledger, &span, open, |ready| {
-        ready.wait();
-        std::thread::sleep(WARM_UP);
+    load::run(&work, &ledger, &span, open, || {
+        pause(WARM_UP);
         let (before, begun) = (allocated(), span.done.load(Ordering::Relaxed));
-        std::thread::sleep(TIME - Duration::from_millis(100)); // it ends while all is still under way
+        pause(TIME - Duration::from_millis(100)); // it ends while all is still under way
         counted = (allocated() - before, span.done.load(Ordering::Relaxed) - begun);
         Ok(())
     })?;

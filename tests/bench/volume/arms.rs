@@ -13,7 +13,7 @@ use super::floor::{self, Floor, micros};
 use super::load::{self, Met, Pattern, Span, Workload};
 use super::nbd::NbdLane;
 use super::payload::Ledger;
-use super::processes::{self, Process};
+use super::processes::{self, Process, pause};
 use super::raw::{self, RawLane};
 
 const LARGE: usize = 1 << 20;
@@ -153,12 +153,11 @@ impl Arm {
     fn measure(&self, work: &Workload, (warm_up, time): (Duration, Duration)) -> Result<Cell> {
         let span = Span::new(warm_up, time);
         let mut used = (Duration::ZERO, 0.0);
-        let watch = |ready: &std::sync::Barrier| {
-            ready.wait();
-            std::thread::sleep(warm_up);
+        let watch = || {
+            pause(warm_up);
             self.pids.iter().for_each(|pid| processes::forget_peak(*pid));
             let before = processes::cpu_time(&self.pids)?;
-            std::thread::sleep(time);
+            pause(time);
             used = (processes::cpu_time(&self.pids)?.saturating_sub(before), memory_mib(&self.pids)?);
             Ok(())
         };

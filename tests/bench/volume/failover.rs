@@ -11,7 +11,7 @@ use super::cluster::{Cluster, Volume};
 use super::load::{self, Lane};
 use super::nbd::NbdLane;
 use super::payload::{BLOCK, Ledger};
-use super::processes::until;
+use super::processes::{pause, until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(2);
@@ -38,7 +38,7 @@ impl Stage<'_> {
         let waited = std::thread::scope(|scope| {
             let client = scope.spawn(|| write_on(ledger, seed, from, to, &export, &writes));
             until("the client writes", || Ok((writes.load(Ordering::Relaxed) || client.is_finished()).then_some(())))?;
-            std::thread::sleep(Duration::from_millis(self.random.u64(50..450))); // at any moment between two heartbeats
+            pause(Duration::from_millis(self.random.u64(50..450))); // at any moment between two heartbeats
             let killed = Instant::now();
             self.cluster.kill(dies);
             if known {
@@ -83,7 +83,7 @@ fn write_on(
             Ok(()) => return Ok(Instant::now()),
             Err(error) => {
                 ensure!(lost.elapsed() < PATIENCE, "no write in {} s: {error:#}", PATIENCE.as_secs());
-                std::thread::sleep(RETRY);
+                pause(RETRY);
             }
         }
     }

@@ -79,13 +79,13 @@ pub(crate) struct Met {
     pub(crate) latency_ns: Histogram<u64>,
 }
 
-/// Runs the load to its end, while `watch` is told when counting begins and ends.
+/// Runs the load to its end; `watch` runs beside it, from when all lanes are open.
 pub(crate) fn run<L: Lane>(
     work: &Workload,
     ledger: &Ledger,
     span: &Span,
     open: impl Fn(&Workload) -> Result<L> + Sync,
-    watch: impl FnOnce(&Barrier) -> Result<()>,
+    watch: impl FnOnce() -> Result<()>,
 ) -> Result<Met> {
     let ready = Barrier::new(work.lanes + 1);
     std::thread::scope(|scope| {
@@ -98,7 +98,8 @@ pub(crate) fn run<L: Lane>(
             }
         };
         let threads: Vec<_> = (0..work.lanes).map(|number| scope.spawn(one(number))).collect();
-        let watched = watch(&ready);
+        ready.wait();
+        let watched = watch();
         let mut all = Met { operations: 0, seconds: 0.0, latency_ns: histogram() };
         for thread in threads {
             let met = thread.join().ok().context("a thread of the load panicked")??;

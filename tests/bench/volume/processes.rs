@@ -69,8 +69,14 @@ pub(crate) fn until<T>(what: &str, mut seen: impl FnMut() -> Result<Option<T>>) 
             return Ok(it);
         }
         ensure!(Instant::now() < deadline, "waited {} s in vain until {what}", PATIENCE.as_secs());
-        std::thread::sleep(Duration::from_millis(2));
+        pause(Duration::from_millis(2));
     }
+}
+
+/// Lets time pass in which something is measured, or before something is tried again.
+#[expect(clippy::disallowed_methods, reason = "what is waited for is time")]
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// qemu-nbd over a file: an NBD server that does not replicate.

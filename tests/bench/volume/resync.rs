@@ -11,7 +11,7 @@ use super::floor::{link_mib_s, mib};
 use super::load::{self, Pattern, Span, Workload};
 use super::nbd::NbdLane;
 use super::payload::Ledger;
-use super::processes::until;
+use super::processes::{pause, until};
 use super::raw::{self, RawLane};
 
 const LARGE: usize = 1 << 20;
@@ -50,7 +50,7 @@ fn disk(folder: &Path, size_bytes: u64, time: Duration) -> Result<f64> {
     let work = Workload::new("sequential_write", Pattern::SequentialWrite, 1, DEPTH, LARGE);
     let span = Span::new(time / 4, time);
     let open = |work: &Workload| RawLane::open(&file, work.depth, work.bytes);
-    let met = load::run(&work, &ledger, &span, open, |ready| Ok(drop(ready.wait())))?;
+    let met = load::run(&work, &ledger, &span, open, || Ok(()))?;
     std::fs::remove_file(&path)?;
     Ok(mib(met.operations * LARGE as u64) / met.seconds)
 }
@@ -82,11 +82,10 @@ fn under_load(cluster: &mut Cluster, volume: &Volume, ledger: &Ledger, time: Dur
     let (address, export) = (cluster.nbd(0), volume.export());
     let open = |work: &Workload| NbdLane::connect(address, &export, work.depth, work.bytes);
     let before = Span::new(time / 4, time);
-    let met = load::run(&GUEST, ledger, &before, open, |ready| Ok(drop(ready.wait())))?;
+    let met = load::run(&GUEST, ledger, &before, open, || Ok(()))?;
     miss_everything(cluster, volume, ledger)?;
     let (span, mut seen) = (Span::new(Duration::ZERO, 3 * LONGEST), None);
-    load::run(&GUEST, ledger, &span, open, |ready| {
-        ready.wait();
+    load::run(&GUEST, ledger, &span, open, || {
         seen = Some(guest_during(cluster, volume, &span));
         span.stop.store(true, Ordering::Relaxed);
         Ok(())
@@ -110,7 +109,7 @@ fn guest_during(cluster: &mut Cluster, volume: &Volume, span: &Span) -> Result<(
                 break;
             }
         }
-        std::thread::sleep(Duration::from_millis(5));
+        pause(Duration::from_millis(5));
     }
     let seconds = begun.elapsed().as_secs_f64();
     let copied = bytes.saturating_sub(left);

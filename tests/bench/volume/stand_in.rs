@@ -197,7 +197,7 @@ fn place(number: u8) -> Result<Place> {
 fn record(replica: &Replica) -> Result<Record> {
     let disks = (0..).zip(&replica.disks);
     let disks: Vec<_> = disks.map(|(at, disk)| Ok((place(at)?, DiskId(disk.as_u128())))).collect::<Result<_>>()?;
-    Ok(Record::of_new_volume(disks.into_iter()))
+    Ok(Record::of_new_volume(disks))
 }
 
 fn config(replica: &Replica) -> Result<VolumeConfig> {
