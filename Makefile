@@ -56,8 +56,16 @@ bench-client: ## 1,000 servers listed and parsed -> target/bench/client.json
 	TANDEM_BENCH_PYTHON="$(lastword $(wildcard $(CURDIR)/target/minicloud/venv-*/bin/python))" \
 	    cargo bench --quiet -p system-tests --bench bench-client
 
-bench-volume: ## volumes against the disk, qemu-nbd and the floor: 25 minutes -> target/bench/volume.json; BENCH=--quick; ONLY=write,read,...
-	@ONLY=$(ONLY) cargo bench --quiet -p system-tests --bench bench-volume -- $(BENCH)
+bench-volume: $(if $(filter ceph,$(PEERS)),target/ceph/root) ## volumes against disk, qemu-nbd and floor: 15 minutes -> target/bench/volume.json; BENCH=--quick; ONLY=write,read,...; PEERS=ceph
+	@ONLY=$(ONLY) PEERS=$(PEERS) cargo bench --quiet -p system-tests --bench bench-volume -- $(BENCH)
+
+# Debian's Ceph, and the qemu-nbd of the same Debian that can serve its images: unpacked, not installed.
+target/ceph/root:
+	mkdir -p $@.new target/ceph/debs/partial
+	apt-get install -y -qq --no-install-recommends --download-only -o Dir::Cache::archives=$(CURDIR)/target/ceph/debs ceph-osd ceph-mon ceph-common
+	cd target/ceph/debs && apt-get download -qq qemu-block-extra qemu-utils=$$(apt-cache show --no-all-versions qemu-block-extra | awk '/^Version:/ {print $$2}')
+	for deb in target/ceph/debs/*.deb; do dpkg -x $$deb $@.new || exit; done
+	mv $@.new $@
 
 tools: $(PYTHON_TOOLS)/ruff ## what lints and runs tests, where it is missing
 	@command -v cargo-nextest >/dev/null || cargo install --locked --quiet cargo-nextest

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tandem_node::disk::DiskFile;
 
+use super::ceph::Ceph;
 use super::cluster::Cluster;
 use super::floor::{self, Floor, micros};
 use super::load::{self, Met, Pattern, Span, Workload};
@@ -36,6 +37,8 @@ pub(crate) const QEMU: &str = "qemu-nbd";
 pub(crate) const ONE: &str = "tandem-1";
 pub(crate) const TWO: &str = "tandem-2-flush";
 pub(crate) const TWO_DURABLE: &str = "tandem-2-write";
+pub(crate) const CEPH: &str = "ceph-2";
+pub(crate) const ARMS: [&str; 6] = [RAW, QEMU, ONE, TWO, TWO_DURABLE, CEPH];
 
 /// One measurement.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +59,7 @@ pub(crate) struct Arms {
     floor_files: [DiskFile; 2],
     _qemu: Process,
     _cluster: Cluster,
+    _ceph: Option<Ceph>,
 }
 
 struct Arm {
@@ -73,7 +77,9 @@ enum Way {
 
 impl Arms {
     /// Starts everything and writes every volume once, so that no file grows later.
-    pub(crate) fn start(folder: &Path, size_bytes: u64) -> Result<Self> {
+    ///
+    /// `ceph`: where its packages are, if it is wanted.
+    pub(crate) fn start(folder: &Path, size_bytes: u64, ceph: Option<&Path>) -> Result<Self> {
         let mut cluster = Cluster::start(&folder.join("cluster"))?;
         let raw = raw::create(&folder.join("raw.data"), size_bytes)?;
         let under_qemu = folder.join("qemu.data");
@@ -90,13 +96,18 @@ impl Arms {
             pids.push(cluster.arbiter_pid());
             arms.push(Arm::new(name, way, pids, size_bytes));
         }
+        let ceph = ceph.map(|packages| Ceph::start(packages, &folder.join("ceph"), size_bytes)).transpose()?;
+        if let Some(ceph) = &ceph {
+            let way = Way::Nbd { address: ceph.address, export: Ceph::EXPORT.to_owned() };
+            arms.push(Arm::new(CEPH, way, ceph.pids(), size_bytes));
+        }
         let floor_file = |name: &str| raw::create(&folder.join(name), size_bytes.min(256 << 20));
         let floor_files = [floor_file("floor-local.data")?, floor_file("floor-peer.data")?];
         arms.iter().try_for_each(Arm::fill)?;
         for file in &floor_files {
             load::fill(&Ledger::new(file.size()), RawLane::open(file, 8, LARGE)?, LARGE, 8)?;
         }
-        Ok(Self { arms, floor_files, _qemu: qemu, _cluster: cluster })
+        Ok(Self { arms, floor_files, _qemu: qemu, _cluster: cluster, _ceph: ceph })
     }
 
     pub(crate) fn floor(&self, time: Duration) -> Result<Floor> {

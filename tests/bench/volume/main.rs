@@ -4,10 +4,14 @@
 //! Everything is measured in one run, in turn, in several rounds; a ratio is the median of the rounds' ratios. All volumes are files on one file
 //! system, written once before anything is measured; the two replicas share the disk. Every block that is read is checked.
 //!
+//! `PEERS=ceph` measures a Ceph of two OSDs too, whose writes are durable when they are acknowledged: `write_*_vs_ceph` compares our `durability = flush`,
+//! which is not, with it, `durable_write_qd1_vs_ceph` our `durability = write`. Without it those targets have no value, and do not hold.
+//!
 //! `--quick` is one short round. `ONLY=write,read,allocations,failover,resync` measures some parts only.
 
 mod allocations;
 mod arms;
+mod ceph;
 mod cluster;
 mod failover;
 mod floor;
@@ -20,7 +24,7 @@ mod report;
 mod resync;
 mod stand_in;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -42,6 +46,8 @@ const PARTS: [&str; 5] = ["write", "read", "allocations", "failover", "resync"];
 /// How much is measured.
 struct Plan {
     parts: Vec<String>,
+    /// Where Ceph's packages are, if it is measured.
+    ceph: Option<PathBuf>,
     rounds: usize,
     size_bytes: u64,
     warm_up: Duration,
@@ -68,7 +74,7 @@ fn main() -> Result<()> {
     results.show();
     let about = json!({
         "rounds": plan.rounds, "seconds_each": plan.time.as_secs_f64(), "volume_mib": plan.size_bytes >> 20,
-        "took_s": begun.elapsed().as_secs(), "ceph": "not measured",
+        "took_s": begun.elapsed().as_secs(), "peers": if plan.ceph.is_some() { "ceph" } else { "" },
     });
     results.write(&path, about)
 }
@@ -84,13 +90,18 @@ impl Plan {
         if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
             bail!("ONLY={unknown}: there are {}", PARTS.join(", "));
         }
+        let ceph = match std::env::var("PEERS").unwrap_or_default().as_str() {
+            "" => None,
+            "ceph" => Some(report::folder()?.with_file_name("ceph").join("root")),
+            other => bail!("PEERS={other}: there is ceph"),
+        };
         let seconds = Duration::from_secs_f64;
         Ok(if is_quick {
             let (warm_up, time) = (seconds(0.3), seconds(1.0));
-            Self { parts, rounds: 1, size_bytes: 256 << 20, warm_up, time, takeovers: 5, resyncs: 1 }
+            Self { parts, ceph, rounds: 1, size_bytes: 256 << 20, warm_up, time, takeovers: 5, resyncs: 1 }
         } else {
             let (warm_up, time) = (seconds(0.5), seconds(2.0));
-            Self { parts, rounds: 5, size_bytes: 1 << 30, warm_up, time, takeovers: 30, resyncs: 3 }
+            Self { parts, ceph, rounds: 5, size_bytes: 1 << 30, warm_up, time, takeovers: 30, resyncs: 3 }
         })
     }
 
@@ -109,7 +120,7 @@ impl Plan {
         let folder = folder.join("loads");
         std::fs::create_dir(&folder)?;
         eprintln!("bench-volume: servers start");
-        let arms = Arms::start(&folder, self.size_bytes)?;
+        let arms = Arms::start(&folder, self.size_bytes, self.ceph.as_deref())?;
         for round in 0..self.rounds {
             eprintln!("round {} of {}", round + 1, self.rounds);
             results.floors.push(arms.floor(self.time / 2)?);

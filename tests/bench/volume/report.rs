@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::arms::{Cell, Cells, ONE, QEMU, RAW, TWO, TWO_DURABLE, WORKLOADS};
+use super::arms::{ARMS, CEPH, Cell, Cells, ONE, QEMU, RAW, TWO, TWO_DURABLE, WORKLOADS};
 use super::floor::Floor;
 use super::resync;
 
@@ -60,9 +60,9 @@ impl Results {
             higher("write_qd1_vs_qemu_nbd", 0.7, self.rate((TWO, QEMU), "write_qd1")),
             higher("read_qd1_vs_best", 1.0, self.read_vs_best("read_qd1")),
             higher("read_qd32_vs_best", 1.0, self.read_vs_best("read_qd32")),
-            higher("write_qd1_vs_ceph", 8.0, None),
-            higher("write_qd32_vs_ceph", 8.0, None),
-            higher("durable_write_qd1_vs_ceph", 3.0, None),
+            higher("write_qd1_vs_ceph", 8.0, self.rate((TWO, CEPH), "write_qd1")),
+            higher("write_qd32_vs_ceph", 8.0, self.rate((TWO, CEPH), "write_qd32")),
+            higher("durable_write_qd1_vs_ceph", 3.0, self.rate((TWO_DURABLE, CEPH), "write_qd1")),
             higher("seq_write_vs_raw", 0.40, self.rate((TWO, RAW), "sequential_write_1m")),
             lower("allocations_per_write", 0.0, self.allocations_per_write.map(|value| round(value, 2))),
             lower("node_rss_mib", 48.0, self.node_memory_mib()),
@@ -121,7 +121,7 @@ impl Results {
                 "", "", "per s", "p50 us", "p99 us", "CPU us/op", "MiB"
             );
         }
-        for (work, arm) in WORKLOADS.iter().flat_map(|work| [RAW, QEMU, ONE, TWO, TWO_DURABLE].map(|arm| (work, arm))) {
+        for (work, arm) in WORKLOADS.iter().flat_map(|work| ARMS.map(|arm| (work, arm))) {
             if let Some(cell) = self.median_cell(arm, work.name) {
                 let floor = self.vs_floor(arm, work.name).map_or(String::new(), |ratio| format!("{ratio:.2}"));
                 let Cell { per_second, p50_us, p99_us, cpu_us, memory_mib } = cell;
@@ -183,7 +183,7 @@ impl Results {
 
     fn rows(&self) -> Vec<Value> {
         let mut rows = Vec::new();
-        for (work, arm) in WORKLOADS.iter().flat_map(|work| [RAW, QEMU, ONE, TWO, TWO_DURABLE].map(|arm| (work, arm))) {
+        for (work, arm) in WORKLOADS.iter().flat_map(|work| ARMS.map(|arm| (work, arm))) {
             let Some(cell) = self.median_cell(arm, work.name) else { continue };
             let bytes = u32::try_from(work.bytes).expect("it is at most 1 MiB");
             rows.push(json!({
