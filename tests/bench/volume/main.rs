@@ -24,6 +24,7 @@ mod report;
 mod resync;
 mod stand_in;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -43,6 +44,9 @@ use stand_in::{ROLE, Role};
 
 const PARTS: [&str; 5] = ["write", "read", "allocations", "failover", "resync"];
 
+/// From here on, other work shows in what is measured.
+const BUSY: f64 = 0.5;
+
 /// How much is measured.
 struct Plan {
     parts: Vec<String>,
@@ -61,22 +65,51 @@ fn main() -> Result<()> {
         return stand_in::serve(serde_json::from_str(role.to_str().context("the role is JSON")?)?);
     }
     let plan = Plan::parse()?;
-    let begun = Instant::now();
+    let (begun, load) = (Instant::now(), processes::load_average()?);
+    if load > BUSY {
+        eprintln!(
+            "bench-volume: this machine is busy (load average {load}): what waits for a processor is measured with the rest"
+        );
+    }
     let folder = report::folder()?;
     let path = folder.join("volume.json");
     drop(std::fs::remove_file(&path)); // an earlier run's must not stand for this one
-    let run = tempfile::Builder::new().prefix("volume-").tempdir_in(&folder)?;
+    let run = Run::begin(folder.join("volume"))?;
     let mut results = Results::default();
-    plan.loads(run.path(), &mut results)?;
-    plan.allocations(run.path(), &mut results)?;
-    plan.takeovers(run.path(), &mut results)?;
-    plan.resyncs(run.path(), &mut results)?;
+    plan.loads(&run.folder, &mut results)?;
+    plan.allocations(&run.folder, &mut results)?;
+    plan.takeovers(&run.folder, &mut results)?;
+    plan.resyncs(&run.folder, &mut results)?;
     results.show();
     let about = json!({
         "rounds": plan.rounds, "seconds_each": plan.time.as_secs_f64(), "volume_mib": plan.size_bytes >> 20,
-        "took_s": begun.elapsed().as_secs(), "peers": if plan.ceph.is_some() { "ceph" } else { "" },
+        "load_average_before": load, "took_s": begun.elapsed().as_secs(), "peers": if plan.ceph.is_some() { "ceph" } else { "" },
     });
     results.write(&path, about)
+}
+
+/// Where the volumes lie while they are measured: gigabytes, so that what an interrupted run has left goes first.
+struct Run {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Run {
+    fn begin(folder: PathBuf) -> Result<Self> {
+        let lock = File::create(folder.with_extension("lock"))?;
+        lock.try_lock().context("another bench-volume runs here")?;
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        std::fs::create_dir(&folder)?;
+        Ok(Self { folder, _lock: lock })
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder); // else the next run does it
+    }
 }
 
 impl Plan {

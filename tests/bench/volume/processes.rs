@@ -57,6 +57,12 @@ pub(crate) fn peak_kib(pid: u32) -> Result<u64> {
     Ok(line.split_whitespace().nth(1).context("a number follows")?.parse()?)
 }
 
+/// Of the last minute: how many threads ran or waited for a processor or a disk.
+pub(crate) fn load_average() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split(' ').next().context("it begins with a number")?.parse()?)
+}
+
 pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
