@@ -4,6 +4,7 @@
 //! The client is in it too, and allocates nothing.
 
 use std::alloc::System;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,43 +33,63 @@ fn allocated() -> usize {
 
 /// Allocations per write of 4 KiB, on both nodes together.
 pub(crate) fn count(runtime: &Runtime, arbiter: &str, folder: &Path, size_bytes: u64) -> Result<f64> {
-    let addresses = [free_address()?, free_address()?];
-    let nbd = free_address()?;
-    let (volume, disks) = (Uuid::new_v4(), vec![Uuid::new_v4(), Uuid::new_v4()]);
-    let mut nodes = Vec::new();
-    for (me, peers) in (0..).zip(addresses) {
-        let clients = if me == 0 { nbd } else { free_address()? };
-        let pool = folder.join(format!("counted-{me}"));
-        std::fs::create_dir_all(&pool)?;
-        let (disks, peers_of) = (disks.clone(), addresses.to_vec());
-        let replica = Replica { volume, me, size_bytes, pool, durable_writes: false, disks, peers: peers_of };
-        let node = runtime.block_on(Running::begin(peers, clients, arbiter, Uuid::new_v4()))?;
-        runtime.block_on(node.obey(Command::Create(replica)))?;
-        nodes.push(node);
-    }
-    runtime.block_on(nodes[0].obey(Command::Promote(volume)))?;
-    until("both nodes are in sync", || {
-        let answer = runtime.block_on(nodes[0].obey(Command::Look(volume)))?;
-        Ok(matches!(answer, Answer::Seen(Some(seen)) if seen.is_primary && seen.in_sync == 2).then_some(()))
-    })?;
+    let pair = Pair::begin(runtime, arbiter, folder, size_bytes)?;
     let ledger = Ledger::new(size_bytes);
-    load::fill(&ledger, NbdLane::connect(nbd, &volume.to_string(), 8, 1 << 20)?, 1 << 20, 8)?;
+    load::fill(&ledger, pair.connect(8, 1 << 20)?, 1 << 20, 8)?;
     let before = allocated();
     pause(TIME);
     let idle = allocated() - before;
     let work = Workload::new("write_qd32", Pattern::Write, 1, 32, 4096);
     let span = Span::new(WARM_UP, TIME);
     let mut counted = (0, 0);
-    let open = |work: &Workload| NbdLane::connect(nbd, &volume.to_string(), work.depth, work.bytes);
-    load::run(&work, &ledger, &span, open, || {
-        pause(WARM_UP);
-        let (before, begun) = (allocated(), span.done.load(Ordering::Relaxed));
-        pause(TIME - Duration::from_millis(100)); // it ends while all is still under way
-        counted = (allocated() - before, span.done.load(Ordering::Relaxed) - begun);
-        Ok(())
-    })?;
+    load::run(
+        &work,
+        &ledger,
+        &span,
+        |work| pair.connect(work.depth, work.bytes),
+        || {
+            pause(WARM_UP);
+            let (before, begun) = (allocated(), span.done.load(Ordering::Relaxed));
+            pause(TIME - Duration::from_millis(100)); // it ends while all is still under way
+            counted = (allocated() - before, span.done.load(Ordering::Relaxed) - begun);
+            Ok(())
+        },
+    )?;
     let (during, writes) = counted;
-    eprintln!("allocations: {during} during {writes} writes, {idle} in the same time without");
+    eprintln!("  {during} during {writes} writes, {idle} in the same time without");
     #[expect(clippy::cast_precision_loss, reason = "counts of seconds")]
     Ok(during.saturating_sub(idle) as f64 / writes.max(1) as f64)
+}
+
+/// Two nodes, here, with a volume whose Primary is the first.
+struct Pair {
+    _nodes: Vec<Running>,
+    nbd: SocketAddr,
+    volume: Uuid,
+}
+
+impl Pair {
+    fn begin(runtime: &Runtime, arbiter: &str, folder: &Path, size_bytes: u64) -> Result<Self> {
+        let (addresses, clients) = ([free_address()?, free_address()?], [free_address()?, free_address()?]);
+        let (volume, disks, mut nodes) = (Uuid::new_v4(), vec![Uuid::new_v4(), Uuid::new_v4()], Vec::new());
+        for (me, (peers, nbd)) in (0..).zip(addresses.into_iter().zip(clients)) {
+            let pool = folder.join(format!("counted-{me}"));
+            std::fs::create_dir_all(&pool)?;
+            let (disks, all) = (disks.clone(), addresses.to_vec());
+            let replica = Replica { volume, me, size_bytes, pool, durable_writes: false, disks, peers: all };
+            let node = runtime.block_on(Running::begin(peers, nbd, arbiter, Uuid::new_v4()))?;
+            runtime.block_on(node.obey(Command::Create(replica)))?;
+            nodes.push(node);
+        }
+        runtime.block_on(nodes[0].obey(Command::Promote(volume)))?;
+        until("both nodes are in sync", || {
+            let answer = runtime.block_on(nodes[0].obey(Command::Look(volume)))?;
+            Ok(matches!(answer, Answer::Seen(Some(seen)) if seen.is_primary && seen.in_sync == 2).then_some(()))
+        })?;
+        Ok(Self { _nodes: nodes, nbd: clients[0], volume })
+    }
+
+    fn connect(&self, depth: usize, bytes: usize) -> Result<NbdLane> {
+        NbdLane::connect(self.nbd, &self.volume.to_string(), depth, bytes)
+    }
 }

@@ -46,8 +46,26 @@ pub(crate) struct Cell {
     pub(crate) per_second: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
+    /// Of the servers, for each operation: what they computed, and how long their threads waited for a processor. The file itself has no server:
+    /// there it is what this program computed.
     pub(crate) cpu_us: f64,
+    pub(crate) waited_us: Option<f64>,
     pub(crate) memory_mib: f64,
+}
+
+/// What servers have used up so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Used {
+    cpu: Duration,
+    waited: Duration,
+    memory_mib: f64,
+}
+
+impl Used {
+    fn by(pids: &[u32]) -> Result<Self> {
+        let (cpu, waited) = (processes::cpu_time(pids)?, processes::waiting_time(pids)?);
+        Ok(Self { cpu, waited, memory_mib: memory_mib(pids)? })
+    }
 }
 
 /// By arm and workload, one cell for each round.
@@ -163,13 +181,13 @@ impl Arm {
 
     fn measure(&self, work: &Workload, (warm_up, time): (Duration, Duration)) -> Result<Cell> {
         let span = Span::new(warm_up, time);
-        let mut used = (Duration::ZERO, 0.0);
+        let (mut before, mut after) = (Used::default(), Used::default());
         let watch = || {
             pause(warm_up);
             self.pids.iter().for_each(|pid| processes::forget_peak(*pid));
-            let before = processes::cpu_time(&self.pids)?;
+            before = Used::by(&self.pids)?;
             pause(time);
-            used = (processes::cpu_time(&self.pids)?.saturating_sub(before), memory_mib(&self.pids)?);
+            after = Used::by(&self.pids)?;
             Ok(())
         };
         let met = match &self.way {
@@ -182,20 +200,26 @@ impl Arm {
                 load::run(work, &self.ledger, &span, open, watch)?
             }
         };
-        Ok(Cell::of(&met, used))
+        let cell = Cell::of(&met, before, after);
+        Ok(match &self.way {
+            Way::File(_) => Cell { waited_us: None, ..cell }, // its threads are gone with what they waited
+            Way::Nbd { .. } => cell,
+        })
     }
 }
 
 impl Cell {
     #[expect(clippy::cast_precision_loss, reason = "counts of seconds")]
-    fn of(met: &Met, (cpu, memory_mib): (Duration, f64)) -> Self {
+    fn of(met: &Met, before: Used, after: Used) -> Self {
         let operations = met.operations.max(1) as f64;
+        let each_us = |before: Duration, after: Duration| after.saturating_sub(before).as_secs_f64() * 1e6 / operations;
         Self {
             per_second: met.operations as f64 / met.seconds,
             p50_us: micros(met.latency_ns.value_at_quantile(0.5)),
             p99_us: micros(met.latency_ns.value_at_quantile(0.99)),
-            cpu_us: cpu.as_secs_f64() * 1e6 / operations,
-            memory_mib,
+            cpu_us: each_us(before.cpu, after.cpu),
+            waited_us: Some(each_us(before.waited, after.waited)),
+            memory_mib: after.memory_mib,
         }
     }
 }

@@ -45,6 +45,22 @@ fn ticks(pid: u32) -> Result<u64> {
     Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }
 
+/// How long their threads have waited for a processor so far: what other work on this machine took from them (schedstat of proc(5)).
+pub(crate) fn waiting_time(pids: &[u32]) -> Result<Duration> {
+    let waited = pids.iter().map(|pid| waited_ns(*pid)).sum::<Result<u64>>()?;
+    Ok(Duration::from_nanos(waited))
+}
+
+fn waited_ns(pid: u32) -> Result<u64> {
+    let mut waited_ns = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).context("a server has ended")? {
+        // A thread may end meanwhile, and a kernel may not count.
+        let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        waited_ns += text.split_whitespace().nth(1).map_or(Ok(0), str::parse::<u64>)?;
+    }
+    Ok(waited_ns)
+}
+
 /// From here on [`peak_kib`] counts anew, where the kernel has clear_refs of proc(5); else since the process began.
 pub(crate) fn forget_peak(pid: u32) {
     let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
