@@ -26,6 +26,10 @@ sim-volume: ## simulated volumes on bad days, judged; SEEDS=20000 of them, or th
 model: ## the membership rules, state by state: SETTING=name, LIMIT=20 minutes at most; without, the names
 	@SETTING=$(SETTING) LIMIT=$(LIMIT) cargo run --release --quiet -p replication --example check-model
 
+torture-volume: ## real nodes on disks that lose their caches, killed, cut off, paused (root): CYCLES=200, SEED=n, FROM=cycle -> target/torture/volume.json
+	@cargo build --release --quiet -p system-tests --bin torture-volume --bin tandem-node-under-test --bin tandem-disk-under-test
+	@target/release/torture-volume
+
 test: tools check cloud-test drills ## everything: installs what it needs (root, apt, pip, cargo)
 
 check: $(PYTHON_TOOLS)/ruff ## the short subset: formatting, lints, licences, every test that needs no cloud

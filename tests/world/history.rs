@@ -11,12 +11,13 @@
 //! read old, and what a read has shown stays shown. Blocks are judged one by one, since a history is linearizable if it
 //! is so for each of its objects (Herlihy and Wing, 1990, theorem 1).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 mod check;
+mod durable;
 pub mod payload;
 
 pub use check::{Checked, Kind, Violation, Violations};
@@ -94,6 +95,7 @@ pub struct History {
 struct Recorded {
     last_sequence: u64,
     blocks: BTreeMap<u64, Vec<Operation>>,
+    durable: durable::Covered,
 }
 
 impl History {
@@ -119,6 +121,48 @@ impl History {
     /// Of a read of a block, that begins now.
     pub fn read(&self, client: u32, block: u64) -> Reading<'_> {
         Reading { history: self, client, block, invoked_ns: self.now_ns() }
+    }
+
+    /// Of a flush, that begins now: once it is acknowledged, it covers all writes that were acknowledged before it began.
+    pub fn flush(&self) -> Flushing<'_> {
+        Flushing { history: self, invoked_ns: self.now_ns() }
+    }
+
+    /// What a block of this history shows, without an entry in it.
+    pub fn decode(&self, block: u64, bytes: &[u8; payload::BLOCK]) -> Result<Value, Damage> {
+        payload::read(self.seed, block, bytes)
+    }
+
+    /// The blocks that somebody wrote or read.
+    pub fn blocks(&self) -> Vec<u64> {
+        self.recorded().blocks.keys().copied().collect()
+    }
+
+    /// What each block may hold once every replica has lost its cache: what no durable write has replaced since.
+    pub fn after_power_loss(&self) -> BTreeMap<u64, BTreeSet<Value>> {
+        let recorded = self.recorded();
+        let may =
+            |(block, operations): (&u64, &Vec<Operation>)| (*block, recorded.durable.may_hold(*block, operations));
+        recorded.blocks.iter().map(may).collect()
+    }
+
+    /// The volume was found to hold this, durably and with no request on its way: what went before is forgotten. A write
+    /// of unknown outcome has had its effect by now, or never will.
+    pub fn settled(&self, held: &BTreeMap<u64, Value>) {
+        let mut recorded = self.recorded();
+        let now_ns = self.now_ns();
+        let then = |value: &Value| match value {
+            Value::Zeroes => Vec::new(),
+            Value::Write(id) => {
+                let act = Act::Write(*value);
+                vec![Operation { client: id.writer, act, invoked_ns: now_ns, answered_ns: Some(now_ns) }]
+            }
+        };
+        recorded.blocks = held.iter().map(|(block, value)| (*block, then(value))).collect();
+        recorded.durable = durable::Covered::default();
+        for (block, _) in held.iter().filter(|(_, value)| **value != Value::Zeroes) {
+            recorded.durable.forced(*block, now_ns);
+        }
     }
 
     /// Judges what was recorded so far. Operations that have begun and not ended are unknown to it, so all must have
@@ -174,11 +218,35 @@ impl Writing<'_> {
     }
 }
 
+impl Writing<'_> {
+    /// As [`Self::acknowledged`], of a write with FUA: it outlives the caches of all replicas.
+    pub fn made_durable(self) {
+        if let Some(operation) = &self.operation {
+            self.history.recorded().durable.forced(self.block, operation.invoked_ns);
+        }
+        self.acknowledged();
+    }
+}
+
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         if let Some(unknown) = self.operation.take() {
             self.history.record(self.block, unknown);
         }
+    }
+}
+
+/// A flush on its way. Dropped without an acknowledgement it covers nothing.
+#[derive(Debug)]
+#[must_use = "dropped, it covers nothing"]
+pub struct Flushing<'a> {
+    history: &'a History,
+    invoked_ns: u64,
+}
+
+impl Flushing<'_> {
+    pub fn acknowledged(self) {
+        self.history.recorded().durable.flushed(self.invoked_ns);
     }
 }
 

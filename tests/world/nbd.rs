@@ -44,11 +44,12 @@ impl Command {
     }
 }
 
-/// A connection that is ready for requests, and the export's size.
-pub fn dial(address: SocketAddr, export: &str) -> Result<(TcpStream, u64)> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+/// A connection that is ready for requests, and the export's size. The server may take so long for each answer, from the first on.
+pub fn dial(address: SocketAddr, export: &str, patience: Duration) -> Result<(TcpStream, u64)> {
+    let mut stream = TcpStream::connect_timeout(&address, patience.min(Duration::from_secs(2)))?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let mut greeting = [0; 18];
     stream.read_exact(&mut greeting)?;
     ensure!(greeting.starts_with(b"NBDMAGICIHAVEOPT"), "not an NBD server");
@@ -65,8 +66,19 @@ pub fn dial(address: SocketAddr, export: &str) -> Result<(TcpStream, u64)> {
 impl Nbd {
     /// By the oldest option, which has no error: a server that does not want us closes the connection.
     pub fn connect(address: SocketAddr, export: &str) -> Result<Self> {
-        let (stream, size_bytes) = dial(address, export)?;
+        Self::connect_within(address, export, Duration::from_secs(20))
+    }
+
+    /// Of this patience with the server: with each answer, from the first on.
+    pub fn connect_within(address: SocketAddr, export: &str, patience: Duration) -> Result<Self> {
+        let (stream, size_bytes) = dial(address, export, patience)?;
         Ok(Self { stream, size_bytes, cookie: 0 })
+    }
+
+    /// With each answer from now on.
+    pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(patience))?;
+        self.stream.set_write_timeout(Some(patience))
     }
 
     /// Sends a request and does not wait; its cookie.

@@ -1,6 +1,6 @@
 //! The checker on histories whose verdict is known, and against one that tries every order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -274,4 +274,56 @@ proptest! {
         let fits = some_order_fits(&history, Value::Zeroes);
         prop_assert_eq!(kind(&history).is_none(), fits);
     }
+}
+
+fn acknowledge(history: &History, block: u64) -> Value {
+    let writing = history.write(1, block);
+    let value = writing.value;
+    writing.acknowledged();
+    value
+}
+
+#[test]
+fn a_power_loss_of_all_may_take_what_no_flush_covered_and_nothing_else() {
+    let history = History::new(1);
+    let (_, flushed) = (acknowledge(&history, 1), acknowledge(&history, 1));
+    let flush = history.flush();
+    let meanwhile = acknowledge(&history, 1);
+    flush.acknowledged();
+    let later = acknowledge(&history, 1);
+    drop(history.flush());
+    let only_cached = acknowledge(&history, 2);
+    let may_hold = history.after_power_loss();
+    assert_eq!(may_hold[&1], BTreeSet::from([flushed, meanwhile, later]));
+    assert_eq!(may_hold[&2], BTreeSet::from([Value::Zeroes, only_cached]));
+}
+
+#[test]
+fn a_write_with_fua_replaces_what_was_acknowledged_before_it_began() {
+    let history = History::new(1);
+    acknowledge(&history, 1);
+    let unknown = history.write(1, 1);
+    let (unknown_value, forced) = (unknown.value, history.write(2, 1));
+    drop(unknown);
+    let forced_value = forced.value;
+    forced.made_durable();
+    assert_eq!(history.after_power_loss()[&1], BTreeSet::from([unknown_value, forced_value]));
+}
+
+#[test]
+fn what_has_settled_is_where_the_next_history_begins() {
+    let history = History::new(1);
+    let held = acknowledge(&history, 1);
+    drop(history.write(1, 1));
+    history.settled(&BTreeMap::from([(1, held), (2, Value::Zeroes)]));
+    assert_eq!(history.after_power_loss()[&1], BTreeSet::from([held]));
+    let mut bytes = [0; payload::BLOCK];
+    let reading = history.read(1, 1);
+    assert_eq!(reading.showed(&bytes), Ok(Value::Zeroes));
+    assert_eq!(history.check().map_err(|violations| violations.count(Kind::LostWrite)), Err(1));
+    history.settled(&BTreeMap::from([(1, held)]));
+    let Value::Write(id) = held else { panic!("a write") };
+    payload::fill(1, 1, id, &mut bytes);
+    assert_eq!(history.read(1, 1).showed(&bytes), Ok(held));
+    assert!(history.check().is_ok());
 }
