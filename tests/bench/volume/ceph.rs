@@ -12,6 +12,9 @@ use uuid::Uuid;
 
 use super::processes::{Process, free_address, until};
 
+/// With each answer of the server.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
 const OSDS: usize = 2;
 
 pub(crate) struct Ceph {
@@ -113,7 +116,7 @@ impl Place {
         let fixed = ["--cache=none", "-f", "raw", "--shared=4", "-t", "-x", Ceph::EXPORT, "-b", "127.0.0.1", "-p"];
         let words: Vec<_> = fixed.into_iter().chain([port.as_str(), image.as_str()]).collect();
         let process = self.spawn("qemu-nbd", &words)?;
-        until("qemu-nbd serves the image", || Ok(system_tests::nbd::dial(address, Ceph::EXPORT).ok()))?;
+        until("qemu-nbd serves the image", || Ok(system_tests::nbd::dial(address, Ceph::EXPORT, PATIENCE).ok()))?;
         Ok((process, address))
     }
 

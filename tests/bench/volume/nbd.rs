@@ -8,6 +8,9 @@ use system_tests::nbd::dial;
 
 use super::load::Lane;
 
+/// With each answer of the server.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
 const REQUEST_MAGIC: u32 = 0x2560_9513;
 const REPLY_MAGIC: u32 = 0x6744_6698;
 const REQUEST: usize = 28;
@@ -41,7 +44,8 @@ struct Slot {
 
 impl NbdLane {
     pub(crate) fn connect(address: SocketAddr, export: &str, depth: usize, bytes: usize) -> Result<Self> {
-        let (stream, _) = dial(address, export).with_context(|| format!("no export {export} at {address}"))?;
+        let (stream, _) =
+            dial(address, export, PATIENCE).with_context(|| format!("no export {export} at {address}"))?;
         let slot = || Slot { head: [0; REQUEST], data: noise(bytes), out: 0, back: 0 };
         Ok(Self {
             stream,

@@ -112,6 +112,6 @@ pub(crate) fn qemu_nbd(file: &Path) -> Result<(Process, SocketAddr)> {
         .spawn()
         .context("qemu-nbd does not start: `make tools` installs it")?;
     let process = Process(process);
-    until("qemu-nbd listens", || Ok(system_tests::nbd::dial(address, "bench").ok()))?;
+    until("qemu-nbd listens", || Ok(system_tests::nbd::dial(address, "bench", PATIENCE).ok()))?;
     Ok((process, address))
 }
