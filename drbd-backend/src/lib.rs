@@ -8,5 +8,6 @@ pub mod cert;
 pub mod disk;
 pub mod engine;
 pub mod export;
+pub mod fences;
 pub mod identity;
 pub mod node;
