@@ -11,6 +11,7 @@ pub mod verdict;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ pub struct Watcher {
     known: Mutex<Option<Fences>>,
     /// The version that each volume was told last.
     told: Mutex<HashMap<VolumeId, u64>>,
+    is_reached: AtomicBool,
     wake: Notify,
 }
 
@@ -56,7 +58,8 @@ impl Watcher {
         volumes: impl Fn() -> Vec<VolumeId> + Send + Sync + 'static,
     ) -> Self {
         let (known, told) = (Mutex::default(), Mutex::default());
-        Self { node, register, volumes: Box::new(volumes), known, told, wake: Notify::new() }
+        let is_reached = AtomicBool::new(true);
+        Self { node, register, volumes: Box::new(volumes), known, told, is_reached, wake: Notify::new() }
     }
 
     /// For as long as it is polled: the list is read every `every`, and at once when woken; a volume that says something may just have been opened or
@@ -65,7 +68,6 @@ impl Watcher {
         let mut said = self.node.said();
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut was_reached = true;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -76,19 +78,20 @@ impl Watcher {
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
             }
-            let reached = self.refresh().await;
-            if let Err(error) = &reached
-                && was_reached
-            {
-                tracing::warn!(%error, "the list of fenced hosts cannot be read; what was read last stays in force");
-            }
-            was_reached = reached.is_ok();
+            // What fails is said once, where it fails.
+            let _ = self.refresh().await;
         }
     }
 
     /// The list may have changed, or a volume was opened.
     pub fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Whether the list could be read when it was tried last.
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        self.is_reached.load(Ordering::Relaxed)
     }
 
     /// The newest list that was read here.
@@ -108,7 +111,14 @@ impl Watcher {
     /// # Errors
     /// The arbiter is away. What is known stays in force.
     pub async fn refresh(&self) -> Result<Fences, Failure> {
-        let fences = self.register.fences().await?;
+        let read = self.register.fences().await;
+        let was_reached = self.is_reached.swap(read.is_ok(), Ordering::Relaxed);
+        if let Err(error) = &read
+            && was_reached
+        {
+            tracing::warn!(%error, "the list of fenced hosts cannot be read; what was read last stays in force");
+        }
+        let fences = read?;
         let newest = self.take_in(fences.clone());
         let volumes = (self.volumes)();
         lock(&self.told).retain(|volume, _| volumes.contains(volume));

@@ -3,6 +3,7 @@
 //! `engine` moves the blocks and asks the core, `replication`, what to do; `node` finds peers and asks the `arbiter`; `disk` is all that
 //! touches the kernel's queues; `export` is what clients speak; `identity` says who is who.
 
+pub mod admin;
 pub mod arbiter;
 pub mod cert;
 pub mod disk;

@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn a_volume_that_is_just_being_made_is_served_by_nobody() {
         let idle = Standing { node: "cmp0".to_owned(), place: place(0), replica: None, is_idle: true };
-        assert_eq!(open(7, Some(&record()), &[idle.clone()]), None);
+        assert_eq!(open(7, Some(&record()), std::slice::from_ref(&idle)), None);
         assert!(
             open(7, Some(&record()), &[Standing { is_idle: false, ..idle }]).is_some(),
             "its files cannot be opened"
