@@ -1,7 +1,7 @@
 //! Who calls, and what they may do: loopback and the control socket are this machine's administrator, over TLS the certificate says.
 //!
 //! A node that passes a request on says so (`Tandem-Local: 1`), and for whom (`Tandem-For: tandem://admin/alice`). It has asked itself whether that
-//! one may; whoever it asks, asks again. What nodes do of their own accord they may do only in this way.
+//! one may; whoever it asks, asks again. Only nodes of the configuration are believed in this; on their own account nodes may do what the table says.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -14,6 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::Problem;
+use super::state::State;
 use crate::identity::{Action, Identity, allows};
 
 /// The request is passed on by a node: answer from what this node has, and pass it to nobody.
@@ -40,15 +41,20 @@ pub struct Caller {
 }
 
 impl Caller {
-    fn new(came: &Came, headers: &HeaderMap) -> Self {
+    /// `nodes`: the other nodes of the configuration.
+    fn new(came: &Came, headers: &HeaderMap, nodes: &[String]) -> Self {
         let identity = match came {
             Came::Known(identity) => identity.clone(),
             Came::ControlSocket | Came::Loopback => Self::of_this_machine(),
         };
+        let may_speak_for_others = match came {
+            Came::Known(Identity::Node(name)) => nodes.iter().any(|node| node == name.as_str()),
+            Came::Known(Identity::Ha(_) | Identity::Cinder(_) | Identity::Admin(_)) | Came::ControlSocket => false,
+            // Between nodes on one machine's loopback nobody shows a certificate.
+            Came::Loopback => true,
+        };
         let is_local = headers.get(LOCAL).is_some_and(|value| value == HeaderValue::from_static("1"));
-        // Between nodes on one machine's loopback nobody shows a certificate.
-        let may_be_a_node = matches!(came, Came::Known(Identity::Node(_)) | Came::Loopback);
-        let on_behalf = headers.get(FOR).filter(|_| is_local && may_be_a_node);
+        let on_behalf = headers.get(FOR).filter(|_| is_local && may_speak_for_others);
         Self { identity, on_behalf: on_behalf.and_then(|value| value.to_str().ok()?.parse().ok()), is_local }
     }
 
@@ -78,34 +84,11 @@ impl Caller {
     /// 403: neither this caller nor the one it speaks for may do that.
     pub fn may(&self, action: Action) -> Result<(), Problem> {
         let wanting = self.identity();
-        let is_passed_on = matches!(self.identity, Identity::Node(_)) && self.is_local;
-        let is_allowed = match (is_passed_on, wanting) {
-            // A node on its own account, as one that makes a replica on another, or takes it away.
-            (true, Identity::Node(_)) => may_pass_on(action),
-            _ => allows(wanting, action),
-        };
-        match is_allowed {
+        match allows(wanting, action) {
             true => Ok(()),
             false => Err(Problem::forbidden(format!("{wanting} may not {action}"))
                 .remedy("docs/certificates.md says who may do what")),
         }
-    }
-}
-
-fn may_pass_on(action: Action) -> bool {
-    match action {
-        Action::SpeakAsPeer | Action::SwapRecord | Action::OpenExport => false,
-        Action::Read
-        | Action::CreateVolume
-        | Action::DeleteVolume
-        | Action::ResizeVolume
-        | Action::Attach
-        | Action::FenceHost
-        | Action::DeclareDead
-        | Action::ChangeReplicas
-        | Action::Promote
-        | Action::ForcePrimary
-        | Action::RebuildArbiter => true,
     }
 }
 
@@ -115,12 +98,12 @@ impl fmt::Display for Caller {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Caller {
+impl FromRequestParts<State> for Caller {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Infallible> {
         let came = parts.extensions.get::<Came>().expect("every door says who comes in");
-        Ok(Self::new(came, &parts.headers))
+        Ok(Self::new(came, &parts.headers, &state.others()))
     }
 }
 
@@ -158,7 +141,7 @@ mod tests {
 
     fn caller(identity: &str, headers: &[(&HeaderName, &str)]) -> Caller {
         let headers = headers.iter().map(|(name, value)| ((*name).clone(), value.parse().unwrap())).collect();
-        Caller::new(&Came::Known(identity.parse().unwrap()), &headers)
+        Caller::new(&Came::Known(identity.parse().unwrap()), &headers, &["a".to_owned()])
     }
 
     #[test]
@@ -174,14 +157,15 @@ mod tests {
     }
 
     #[test]
-    fn a_node_may_do_more_only_where_it_passes_something_on() {
+    fn a_node_may_do_more_only_for_one_who_may() {
         let node = "tandem://node/a";
         assert!(caller(node, &[]).may(Action::Read).is_ok());
-        assert!(caller(node, &[]).may(Action::DeclareDead).is_err());
-        assert!(caller(node, &[(&LOCAL, "1")]).may(Action::CreateVolume).is_ok());
+        assert!(caller(node, &[(&LOCAL, "1")]).may(Action::CreateVolume).is_err(), "on its own account");
         assert!(caller(node, &[(&LOCAL, "1"), (&FOR, "tandem://ha/h")]).may(Action::DeclareDead).is_ok());
         assert!(caller(node, &[(&LOCAL, "1"), (&FOR, "tandem://cinder/c")]).may(Action::DeclareDead).is_err());
         assert!(caller(node, &[(&FOR, "tandem://admin/a")]).may(Action::ForcePrimary).is_err());
+        let stranger = caller("tandem://node/arbiter", &[(&LOCAL, "1"), (&FOR, "tandem://admin/a")]);
+        assert!(stranger.may(Action::CreateVolume).is_err(), "it is no node of the configuration");
     }
 
     #[test]

@@ -70,3 +70,18 @@ async fn a_promotion_does_not_wait_for_a_node_that_is_known_to_be_dead() -> Resu
     ensure!(status == StatusCode::NOT_FOUND, "it was taken back everywhere");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_word_it_is_stays_known_where_it_is_passed_on() -> Result<()> {
+    let mut world = World::with_certificates(3).await?;
+    let gone = world.machines.remove(2);
+    let boot = gone.boot;
+    gone.end().await?;
+    let [told, other] = &world.machines[..] else { unreachable!("two") };
+    let ha = world.client("tandem://ha/h", told)?;
+    let (status, body) = told.call_as(&ha, Method::PUT, "/v1/nodes/cmp2/dead", said(boot)).await?;
+    ensure!(status == StatusCode::OK && body["by"] == "tandem://ha/h", "{body}");
+    let shown = other.get("/v1/nodes/cmp2/dead").await?;
+    ensure!(shown["by"] == "tandem://ha/h", "{shown}");
+    Ok(())
+}
