@@ -5,7 +5,9 @@
 
 pub mod admin;
 pub mod arbiter;
+pub mod catalog;
 pub mod cert;
+pub mod cluster;
 pub mod disk;
 pub mod engine;
 pub mod export;

@@ -2,78 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Method;
 use chrono::{DateTime, Utc};
-use replication::{Node as Place, VolumeId};
-use serde::{Deserialize, Serialize};
+use replication::{Node as Place, Settings};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::caller::{Caller, FOR, LOCAL};
+use super::caller::Caller;
 use super::dead::Book;
 use super::error::Problem;
 use crate::arbiter::Register;
+use crate::catalog::Catalog;
+pub use crate::catalog::{Definition, Phase, ReplicaDefinition};
+use crate::cluster::Cluster;
 use crate::fences::Watcher;
 use crate::identity::rfc3339;
-use crate::node::Node;
-
-/// No answer of a node is longer, in bytes.
-const LONGEST_ANSWER: usize = 16 << 20;
-
-/// A volume that this node has a replica of.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Definition {
-    pub uuid: Uuid,
-    pub name: String,
-    pub state: Phase,
-    pub replicas: Vec<ReplicaDefinition>,
-}
-
-/// Where a volume is between its creation and its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    Creating,
-    Ready,
-    Deleting,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReplicaDefinition {
-    pub node: String,
-    pub place: u8,
-    pub pool: String,
-}
-
-impl Definition {
-    #[must_use]
-    pub fn volume(&self) -> VolumeId {
-        VolumeId(self.uuid.as_u128())
-    }
-
-    /// None: it has no replica there.
-    #[must_use]
-    pub fn place_of(&self, node: &str) -> Option<Place> {
-        self.replicas.iter().find(|replica| replica.node == node).and_then(|replica| Place::new(replica.place))
-    }
-}
-
-/// Another node.
-#[derive(Debug)]
-pub struct Other {
-    /// `https://HOST:PORT`, or `http://` on loopback.
-    pub rest: String,
-    /// Speaks to this node and to nobody else.
-    pub client: reqwest::Client,
-}
+use crate::node::{Node, Peer, VolumeConfig};
 
 #[derive(Debug)]
 pub struct Parts {
     pub name: String,
     pub node: Arc<Node>,
+    /// Where this node's own REST is.
     pub rest: String,
     pub started_at: DateTime<Utc>,
     pub register: Arc<dyn Register>,
@@ -81,9 +34,10 @@ pub struct Parts {
     pub arbiter: (&'static str, Vec<String>),
     pub dead: Book,
     pub watcher: Watcher,
-    pub others: BTreeMap<String, Other>,
-    pub definitions: Arc<Mutex<Vec<Definition>>>,
-    pub pools: BTreeMap<String, PathBuf>,
+    pub cluster: Cluster,
+    pub catalog: Arc<Catalog>,
+    /// Of every volume, but for its id, its place and its durability; of new volumes also that.
+    pub settings: Settings,
 }
 
 #[derive(Debug, Clone)]
@@ -101,7 +55,7 @@ impl State {
     }
 
     #[must_use]
-    pub fn node(&self) -> &Node {
+    pub fn node(&self) -> &Arc<Node> {
         &self.0.node
     }
 
@@ -126,19 +80,34 @@ impl State {
     }
 
     #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.0.catalog
+    }
+
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.0.cluster
+    }
+
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    #[must_use]
     pub fn pools(&self) -> &BTreeMap<String, PathBuf> {
-        &self.0.pools
+        self.0.catalog.pools()
     }
 
     /// The names of the other nodes.
     #[must_use]
     pub fn others(&self) -> Vec<String> {
-        self.0.others.keys().cloned().collect()
+        self.0.cluster.names().map(str::to_owned).collect()
     }
 
     #[must_use]
     pub fn definitions(&self) -> Vec<Definition> {
-        self.0.definitions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.catalog.definitions()
     }
 
     /// Who answers here.
@@ -149,6 +118,30 @@ impl State {
             "name": name, "version": env!("CARGO_PKG_VERSION"), "boot_id": Uuid::from_u128(node.boot().0),
             "addresses": { "rest": rest, "peers": node.peers_address(), "nbd": node.nbd_address() },
             "started_at": rfc3339(*started_at),
+        })
+    }
+
+    /// This node's part in a volume; None if it has none. A peer that is not configured is not met.
+    #[must_use]
+    pub fn volume_config(&self, definition: &Definition) -> Option<VolumeConfig> {
+        let replica = definition.replica_of(self.name())?;
+        let (me, volume) = (Place::new(replica.place)?, definition.volume());
+        let others = definition.replicas.iter().filter(|other| other.node != replica.node);
+        let peers = others.filter_map(|other| {
+            let peer = self.0.cluster.get(&other.node);
+            if peer.is_none() {
+                tracing::warn!(%volume, node = other.node, "has a replica and is not configured: set [nodes.{}]", other.node);
+            }
+            let peer = peer?;
+            Some((Place::new(other.place)?, Peer { name: peer.name.clone(), address: peer.peers }))
+        });
+        Some(VolumeConfig {
+            volume,
+            me,
+            size_blocks: definition.size_blocks(),
+            pool: self.pools().get(&replica.pool)?.clone(),
+            settings: Settings { volume, me, durability: definition.durability, ..self.0.settings.clone() },
+            peers: peers.collect(),
         })
     }
 
@@ -165,26 +158,7 @@ impl State {
         caller: &Caller,
         limit: Duration,
     ) -> Result<Value, Problem> {
-        let silent =
-            |error: reqwest::Error| Problem::unreachable(format!("{node} does not answer: {}", error.without_url()));
-        let other = self.0.others.get(node).ok_or_else(|| Problem::not_found(format!("there is no node {node:?}")))?;
-        let mut request = other.client.request(method, format!("{}{path}", other.rest)).timeout(limit);
-        request = request.header(LOCAL, "1").header(FOR, caller.to_string());
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
-        let mut answer = request.send().await.map_err(silent)?;
-        let (status, mut bytes) = (answer.status(), Vec::new());
-        while let Some(piece) = answer.chunk().await.map_err(silent)? {
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > LONGEST_ANSWER {
-                return Err(Problem::unreachable(format!("{node} answers without end")));
-            }
-        }
-        match status.is_success() {
-            true => Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null)),
-            false => Err(Problem::of_answer(status, &bytes)),
-        }
+        self.0.cluster.ask(node, method, path, body.as_ref(), caller, limit).await
     }
 
     /// An answer that does not end by itself.
@@ -192,10 +166,6 @@ impl State {
     /// # Errors
     /// There is none.
     pub async fn stream(&self, node: &str, path: &str) -> Result<reqwest::Response, Problem> {
-        let silent =
-            |error: reqwest::Error| Problem::unreachable(format!("{node} does not answer: {}", error.without_url()));
-        let other = self.0.others.get(node).ok_or_else(|| Problem::not_found(format!("there is no node {node:?}")))?;
-        let asked = other.client.get(format!("{}{path}", other.rest)).header(LOCAL, "1").send().await;
-        asked.and_then(reqwest::Response::error_for_status).map_err(silent)
+        self.0.cluster.stream(node, path).await
     }
 }

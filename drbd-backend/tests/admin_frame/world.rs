@@ -1,20 +1,21 @@
 //! Nodes with their REST, an arbiter that can be lost, and clients: all in this process, over real sockets.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use replication::{BootId, DiskId, Node as Place, Order, Record, Role, Settings, VolumeId};
+use replication::{BLOCK_BYTES, BootId, DiskId, Durability, Node as Place, Order, Record, Role, Settings, VolumeId};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tandem_node::admin::dead::Book;
-use tandem_node::admin::state::{Definition, Other, Parts, Phase, ReplicaDefinition, State};
+use tandem_node::admin::state::{Definition, Parts, Phase, ReplicaDefinition, State};
 use tandem_node::admin::{self, Listeners};
 use tandem_node::arbiter::{Arbiter, ArbiterConfig, Embedded, Limits, Register};
+use tandem_node::catalog::{Catalog, now};
+use tandem_node::cluster::{Cluster, OtherConfig};
 use tandem_node::disk::Options;
 use tandem_node::engine::Seen;
 use tandem_node::fences::Watcher;
@@ -64,7 +65,7 @@ pub(crate) struct Machine {
     pub(crate) node: Arc<Node>,
     pub(crate) client: Client,
     scheme: &'static str,
-    definitions: Arc<Mutex<Vec<Definition>>>,
+    catalog: Arc<Catalog>,
     pool: PathBuf,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
@@ -134,7 +135,7 @@ impl World {
                 peers: peers.collect(),
             };
             machine.node.create(&config, disks[number].1, &record)?;
-            machine.define(volume, name, self.machines.iter().take(count).map(|it| it.name.clone()));
+            machine.define(volume, name, self.machines.iter().take(count).map(|it| it.name.clone()))?;
             machine.node.open(config).await?;
         }
         let promoted = tokio::time::timeout(PATIENCE, self.machines[0].node.order(volume, Order::Promote)).await?;
@@ -212,13 +213,15 @@ impl Machine {
             Some(ours) => client_of(ours, wanted),
             None => Ok(Client::builder().no_proxy().build()?),
         };
-        let mut others = BTreeMap::new();
-        for (other, address) in rests.iter().filter(|(other, _)| *other != name) {
-            others.insert(other.clone(), Other { rest: format!("{scheme}://{address}"), client: client(other)? });
-        }
-        let definitions = Arc::new(Mutex::new(Vec::<Definition>::new()));
-        let known = definitions.clone();
-        let volumes = move || known.lock().expect("whole").iter().map(Definition::volume).collect();
+        let others = rests.iter().filter(|(other, _)| *other != name).map(|(other, address)| {
+            // Volumes are opened below with the addresses that peers have taken.
+            let config = OtherConfig { peers: "127.0.0.1:1".parse()?, rest: format!("{scheme}://{address}") };
+            Ok((other.parse()?, config))
+        });
+        let cluster = Cluster::new(others.collect::<Result<Vec<_>>>()?, ours.as_ref())?;
+        let catalog = Arc::new(Catalog::load(&name, [("default".to_owned(), pool.clone())].into()));
+        let known = catalog.clone();
+        let volumes = move || known.volumes();
         let state = State::new(Parts {
             name: name.clone(),
             node: node.clone(),
@@ -228,25 +231,32 @@ impl Machine {
             arbiter: ("embedded", vec![format!("http://{judge}")]),
             dead: Book::open(&home)?,
             watcher: Watcher::new(node.clone(), register, volumes),
-            others,
-            definitions: definitions.clone(),
-            pools: [("default".to_owned(), pool.clone())].into(),
+            cluster,
+            catalog: catalog.clone(),
+            settings: Settings::of(VolumeId(0), place(0)),
         });
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(admin::serve_on(listeners, state, async { drop(stopped.await) }));
         let (socket, client) = (home.join("node.sock"), client(&name)?);
-        Ok(Self { name, boot, rest, socket, node, client, scheme, definitions, pool, stop, served })
+        Ok(Self { name, boot, rest, socket, node, client, scheme, catalog, pool, stop, served })
     }
 
-    fn define(&self, volume: VolumeId, name: &str, nodes: impl Iterator<Item = String>) {
+    fn define(&self, volume: VolumeId, name: &str, nodes: impl Iterator<Item = String>) -> Result<()> {
         let replicas = nodes.enumerate().map(|(number, node)| ReplicaDefinition {
             node,
             place: place(number).place(),
             pool: "default".to_owned(),
+            disk_id: Uuid::new_v4(),
         });
-        let (uuid, state) = (Uuid::from_u128(volume.0), Phase::Ready);
-        let definition = Definition { uuid, name: name.to_owned(), state, replicas: replicas.collect() };
-        self.definitions.lock().expect("whole").push(definition);
+        Ok(self.catalog.put(&Definition {
+            uuid: Uuid::from_u128(volume.0),
+            name: name.to_owned(),
+            size_bytes: VOLUME_BLOCKS * u64::from(BLOCK_BYTES),
+            durability: Durability::Flush,
+            created_at: now(),
+            state: Phase::Ready,
+            replicas: replicas.collect(),
+        })?)
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
