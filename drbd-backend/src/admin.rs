@@ -9,16 +9,28 @@
 //! page, `openapi.json` the whole.
 
 mod arbiter;
+mod attachments;
+mod body;
 mod caller;
+mod create;
 pub mod dead;
+mod delete;
 mod error;
 mod events;
 mod fences;
 mod health;
 mod listen;
 mod metrics;
+mod nodes;
 mod openapi;
+mod orders;
+mod pools;
+mod report;
 pub mod state;
+mod steps;
+mod survey;
+mod view;
+mod volumes;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -36,6 +48,7 @@ pub use error::{Code, Problem};
 pub use listen::{ListenError, Listeners};
 pub use openapi::DOCUMENT;
 use state::State;
+pub use steps::open_all;
 
 use crate::identity::Action;
 
@@ -80,6 +93,10 @@ fn router(state: State) -> Router {
         .merge(fences::routes())
         .merge(dead::routes())
         .merge(arbiter::routes())
+        .merge(volumes::routes())
+        .merge(attachments::routes())
+        .merge(nodes::routes())
+        .merge(pools::routes())
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
         .with_state(state)

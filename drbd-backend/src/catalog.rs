@@ -16,6 +16,7 @@ use replication::VolumeId;
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
+pub(crate) use definition::durability;
 pub use definition::{
     Definition, MAX_REPLICAS, MAX_SIZE_BYTES, Misfit, Phase, ReplicaDefinition, check_name, check_size, now,
 };

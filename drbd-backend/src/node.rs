@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use replication::{
-    BootId, DiskId, Node as Place, Order, Process, Record, Refusal, Settings, Start, Superblock, VolumeId,
+    BootId, Data, DiskId, Node as Place, Order, Process, Record, Refusal, Settings, Start, Superblock, VolumeId,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, broadcast};
@@ -186,11 +186,31 @@ impl Node {
         self.said.subscribe()
     }
 
+    /// Something about a volume that did not come from its replica: for the log, and for whoever reads what replicas say.
+    pub fn say(&self, volume: VolumeId, text: String) {
+        tracing::warn!(%volume, "{text}");
+        // It fails only when nobody listens.
+        let _ = self.said.send(Said { volume, at: Utc::now(), text });
+    }
+
     /// Makes this node's replica of a new volume: it reads as zeroes.
     ///
     /// # Errors
     /// There is one already, or no room.
     pub fn create(&self, config: &VolumeConfig, disk: DiskId, record: &Record) -> Result<(), VolumeError> {
+        self.make(config, disk, record, Data::Consistent)
+    }
+
+    /// Makes this node's replica of a volume that has others: a disk that nobody knows, and that holds nothing. It is good for nothing until all of
+    /// the volume has been copied to it.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_blank(&self, config: &VolumeConfig, record: &Record) -> Result<(), VolumeError> {
+        self.make(config, DiskId(Uuid::new_v4().as_u128()), record, Data::Blank)
+    }
+
+    fn make(&self, config: &VolumeConfig, disk: DiskId, record: &Record, data: Data) -> Result<(), VolumeError> {
         let superblock = Superblock {
             volume: config.volume,
             node: config.me,
@@ -199,7 +219,7 @@ impl Node {
             incarnation: None,
             generation: record.generation,
             record: record.clone(),
-            data: replication::Data::Consistent,
+            data,
             boot: self.boot,
             clean: true,
             suspect: false,

@@ -101,6 +101,12 @@ impl Problem {
         Self { remedy: Some(remedy.into()), ..self }
     }
 
+    /// The same, in the words of whoever asked for more.
+    #[must_use]
+    pub fn within(self, story: impl std::fmt::Display) -> Self {
+        Self { message: format!("{story}: {}", self.message), ..self }
+    }
+
     /// What another node answered, as it said it.
     #[must_use]
     pub fn of_answer(status: StatusCode, body: &[u8]) -> Self {
