@@ -41,6 +41,7 @@ mod session;
 mod settings;
 mod status;
 mod table;
+mod why;
 pub mod wire;
 
 use std::collections::VecDeque;
@@ -59,6 +60,7 @@ pub use note::{Note, Promotion, Resync};
 pub use record::Record;
 pub use settings::{Durability, ResyncSettings, Settings};
 pub use status::{DiskState, PeerStatus, Role, Status};
+pub use why::Why;
 
 use activity::Activity;
 use agreement::Keeping;

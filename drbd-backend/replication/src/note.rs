@@ -105,7 +105,7 @@ pub enum Resync {
     Blank,
 }
 
-struct Places(Nodes);
+pub(crate) struct Places(pub(crate) Nodes);
 
 impl fmt::Display for Places {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

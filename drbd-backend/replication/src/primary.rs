@@ -90,7 +90,7 @@ impl Primary {
     }
 
     /// An addition that is not settled counts its node already; every other change stops the answers until it is.
-    fn is_unsettled(&self) -> bool {
+    pub(crate) fn is_unsettled(&self) -> bool {
         self.change.as_ref().is_some_and(|change| !change.adds())
     }
 }
@@ -219,10 +219,14 @@ impl Replica {
 
     /// Every peer of the view has answered a heartbeat that was sent less than a lease ago (rule 8).
     pub(crate) fn is_leased(&self, now: Time) -> bool {
+        self.silent(now).is_empty()
+    }
+
+    /// Of the view, those that have not.
+    pub(crate) fn silent(&self, now: Time) -> Nodes {
         let view = self.primary().map(|primary| primary.view).unwrap_or_default();
-        view.iter().all(|node| {
-            self.peers[node.index()].answered.is_some_and(|sent| now.since(sent) < self.settings.lease && now >= sent)
-        })
+        let answers = |sent| now.since(sent) < self.settings.lease && now >= sent;
+        view.iter().filter(|node| !self.peers[node.index()].answered.is_some_and(answers)).collect()
     }
 
     /// Answers what can be answered now.

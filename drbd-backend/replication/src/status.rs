@@ -1,9 +1,9 @@
 //! What a replica says of itself, for people: nothing is decided by it.
 
 use crate::metadata::Data;
-use crate::names::{Generation, Node, Time};
+use crate::names::{BootId, Generation, Node, Time};
 use crate::record::Record;
-use crate::{Part, Replica};
+use crate::{Part, Replica, Why};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -29,7 +29,10 @@ pub enum DiskState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerStatus {
     pub node: Node,
+    /// A connection stands, and its Hello was heard on it.
     pub connected: bool,
+    /// The last boot of its host that it told of, also if it is gone since.
+    pub boot: Option<BootId>,
     pub disk: DiskState,
     /// Blocks that it lacks, as far as is known here.
     pub missing_blocks: u64,
@@ -44,6 +47,8 @@ pub struct Status {
     pub suspect: bool,
     /// Clients are answered at this moment.
     pub serving: bool,
+    /// What stands in the way, where this replica neither serves nor is led by a Primary.
+    pub why: Option<Why>,
     /// A change of the record is not settled: the arbiter must not be rebuilt now.
     pub changing: bool,
     /// The pool has no space.
@@ -81,6 +86,7 @@ impl Replica {
             disk,
             suspect: superblock.suspect,
             serving: self.may_answer(now),
+            why: self.why(now),
             changing: match &self.part {
                 Part::Primary(primary) => primary.is_changing(),
                 Part::Candidate(..) => true,
@@ -110,6 +116,7 @@ impl Replica {
         PeerStatus {
             node,
             connected: peer.link.is_some() && peer.hello.is_some(),
+            boot: peer.boot,
             disk,
             missing_blocks: self.bitmaps[node.index()].as_ref().map_or(0, crate::Bits::count),
             resync: peer.resync.as_ref().map(|resync| (resync.left(), resync.total, resync.began)),

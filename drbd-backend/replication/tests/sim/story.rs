@@ -254,6 +254,13 @@ impl Scene {
         self.waits_for(request);
     }
 
+    /// What stands in its way, in its own words; nothing where it serves or is led.
+    pub fn why(&self, node: usize) -> Option<String> {
+        let it = &self.world.nodes[node];
+        let status = it.replica.as_ref().map(|replica| replica.status(it.clock.read(self.world.now)));
+        status.and_then(|status| status.why).map(|why| why.to_string())
+    }
+
     pub fn primary(&self) -> Option<usize> {
         self.world.judge.record.primary.map(|node| node.index())
     }

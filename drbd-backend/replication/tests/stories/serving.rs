@@ -156,3 +156,31 @@ fn a_revoke_waits_for_what_was_begun() {
         assert!(it.world.orders.is_empty() && it.world.judge.refused_revoked == 1);
     });
 }
+
+/// For whoever looks at the volume and sees it stand still.
+#[test]
+fn a_replica_says_what_it_waits_for() {
+    kept(&nodes(3, Flush), |it| {
+        it.writes(0, 1);
+        assert_eq!((it.why(0), it.why(1)), (None, None));
+        it.befalls(What::ArbiterAway { length: 1_000 });
+        it.kills(0);
+        it.runs(20);
+        assert!(it.why(1).is_some_and(|why| why.starts_with("waits out the grace of 0.")), "{:?}", it.why(1));
+        it.until("promoting: ");
+        assert!([it.why(1), it.why(2)].contains(&Some("promoting: waits for the disk and the arbiter".into())));
+        it.starts(0);
+        it.runs(20);
+        assert_eq!(it.why(0).as_deref(), Some("waits for the arbiter"));
+        it.until("Primary; ");
+        let primary = it.primary().unwrap_or_default();
+        assert_eq!(it.why(primary), None);
+        it.kills(3 - primary);
+        it.runs(10);
+        assert_eq!(it.why(primary), Some(format!("frozen: node {} missing", 3 - primary)));
+        it.until("dropped");
+        it.runs(10);
+        assert_eq!(it.why(primary), None);
+        it.starts(3 - primary);
+    });
+}
