@@ -15,7 +15,7 @@ pub enum Why {
     /// It knows the volume only from its own disk, which may be behind.
     WaitsForTheArbiter,
     /// The arbiter's record is missing, older than this replica's, or another store's: [`Note`] says which.
-    Held(Note),
+    Held(Box<Note>),
     DiskFailed,
     /// It needs a full resync.
     Blank,
@@ -80,7 +80,7 @@ impl Replica {
             return Some(Why::ShuttingDown);
         }
         if let Some(note) = &self.held_by {
-            return Some(Why::Held(note.clone()));
+            return Some(Why::Held(Box::new(note.clone())));
         }
         match &self.part {
             Part::Failed => Some(Why::DiskFailed),
