@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use crate::control::{Change, Control};
 use crate::disk::Work;
 use crate::metadata::Metadata;
-use crate::names::{Link, OrderId};
-use crate::table::Stage;
-use crate::{Cx, Effect, Message, Part, Refusal, Replica};
+use crate::names::{Link, OrderId, Seq};
+use crate::table::{Place, Stage};
+use crate::{Answer, Cx, Effect, Failure, Message, Part, Refusal, Replica};
 
 /// The document as it is about to be.
 #[derive(Debug)]
@@ -108,6 +108,7 @@ impl Replica {
         if let Some(primary) = self.primary_mut() {
             primary.control = Some(run);
         }
+        self.turn_revoked_away(cx);
         if document.version > self.control.version {
             self.keep_control(document.clone(), cx);
             for link in self.peers.iter().filter_map(crate::peer::Peer::along) {
@@ -117,9 +118,51 @@ impl Replica {
         self.complete_control(cx);
     }
 
-    /// Answered once it is stored everywhere, and what revoked clients had begun has ended.
+    /// Clients that are being revoked get no data and no promise any more, with or without a lease: it may be that the lease waits for this very document,
+    /// since peers that know of fenced hosts renew none before it holds. Their writes end once every replica has them.
+    fn turn_revoked_away(&mut self, cx: &mut Cx<'_>) {
+        let mut index = 0;
+        while let Some(place) = self.table.nth(index) {
+            self.turn_entry_away(place, cx);
+            index += usize::from(self.table.nth(index) == Some(place));
+        }
+        let Part::Primary(primary) = &mut self.part else { return };
+        let Some(document) = primary.control.as_ref().map(|run| &run.document) else { return };
+        let epoch = self.disk.superblock.record.epoch;
+        let runs = primary.flush.as_mut().map(|run| &mut run.requests).into_iter().chain([&mut primary.flush_next]);
+        for requests in runs {
+            requests.retain(|(request, client)| {
+                let stays = document.admits(*client, epoch);
+                if !stays {
+                    let answer = Answer::Failed(Failure::Revoked);
+                    cx.out.push(Effect::Answer { request: *request, answer });
+                }
+                stays
+            });
+        }
+    }
+
+    /// What has not begun never will; what this disk has done its part of needs no lease to be refused.
+    fn turn_entry_away(&mut self, place: Place, cx: &mut Cx<'_>) {
+        let entry = self.table.get(place);
+        let Some((request, client)) = entry.kind.request().filter(|_| entry.stage != Stage::Trailing) else { return };
+        if self.admits(client) {
+            return;
+        }
+        if entry.stage == Stage::Waiting && entry.seq == Seq(0) {
+            cx.out.push(Effect::Answer { request, answer: Answer::Failed(Failure::Revoked) });
+            return self.entry_over(place, cx);
+        }
+        self.complete(place, cx);
+    }
+
+    /// It holds once it is stored everywhere and what revoked clients had begun has ended; it is answered with a lease.
     pub(crate) fn complete_control(&mut self, cx: &mut Cx<'_>) {
-        let may_answer = self.may_answer(cx.now);
+        if self.may_answer(cx.now)
+            && let Some(primary) = self.primary_mut()
+        {
+            report(std::mem::take(&mut primary.control_owed), &Ok(()), cx);
+        }
         let epoch = self.record().epoch;
         let Some(run) = self.primary().and_then(|primary| primary.control.as_ref()) else { return };
         let version = run.document.version;
@@ -130,22 +173,20 @@ impl Replica {
             entry.stage != Stage::Trailing
                 && entry.kind.request().is_some_and(|(_, client)| !run.document.admits(client, epoch))
         });
-        let flushing = self.primary().is_some_and(|primary| {
-            let open = primary.flush.iter().flat_map(|run| &run.requests).chain(&primary.flush_next);
-            open.into_iter().any(|(_, client)| !run.document.admits(*client, epoch))
-        });
-        if !stored || begun || flushing {
+        if !stored || begun {
             return;
         }
+        let Some(primary) = self.primary_mut() else { return };
+        let Some(run) = primary.control.take() else { return };
+        primary.control_owed.extend(run.orders);
         if self.control.version < version {
-            // It holds, though nobody is told without a lease: peers that know of fenced hosts renew none before it does.
-            self.control = run.document.clone();
+            self.control = run.document;
         }
-        if !may_answer {
-            return;
+        if self.may_answer(cx.now)
+            && let Some(primary) = self.primary_mut()
+        {
+            report(std::mem::take(&mut primary.control_owed), &Ok(()), cx);
         }
-        let Some(run) = self.primary_mut().and_then(|primary| primary.control.take()) else { return };
-        report(run.orders, &Ok(()), cx);
         self.control_further(cx);
     }
 

@@ -201,6 +201,7 @@ impl Replica {
             || !primary.flush_next.is_empty()
             || primary.control.is_some()
             || !primary.control_next.is_empty()
+            || !primary.control_owed.is_empty()
             || primary.change.is_some()
             || primary.barrier.is_some()
             || primary.adding.is_some()

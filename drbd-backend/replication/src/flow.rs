@@ -152,7 +152,7 @@ impl Replica {
     pub(crate) fn entry_stored(&mut self, place: Place, cx: &mut Cx<'_>) {
         let entry = self.table.get_mut(place);
         entry.stage = Stage::Stored;
-        let (kind, seq, content) = (entry.kind, entry.seq, entry.content);
+        let (kind, seq) = (entry.kind, entry.seq);
         match kind {
             Kind::Received { link } => {
                 self.send(link, Message::Written { seq }, None, cx);
@@ -161,13 +161,12 @@ impl Replica {
             Kind::Write { .. } => {
                 self.complete(place, cx);
             }
-            Kind::Repair { request, .. } => {
+            Kind::Repair { request, client } => {
                 cx.say(Note::ReadRepaired);
-                if let Some(Content::Data(payload)) = content {
-                    self.table.get_mut(place).content = None;
-                    cx.out.push(Effect::Answer { request, answer: Answer::Data(payload) });
-                }
-                self.entry_over(place, cx);
+                let entry = self.table.get_mut(place);
+                entry.kind = Kind::Read { request, client }; // it is answered like any other, under the lease
+                entry.loaded = Some(cx.now);
+                self.complete(place, cx);
             }
             Kind::Orphan => self.entry_over(place, cx),
             Kind::Read { .. } | Kind::Resync { .. } | Kind::Equalise => unreachable!("{kind:?} stores nothing here"),

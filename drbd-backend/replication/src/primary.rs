@@ -33,6 +33,8 @@ pub(crate) struct Primary {
     pub(crate) adding: Option<Node>,
     pub(crate) control: Option<ControlRun>,
     pub(crate) control_next: Queue,
+    /// Orders whose changes hold; they are told so once the lease allows it.
+    pub(crate) control_owed: Vec<OrderId>,
     /// The last barrier that this disk had stored by then.
     pub(crate) floor: Barrier,
     /// When it became Primary.
@@ -71,6 +73,7 @@ impl Primary {
             adding: None,
             control: None,
             control_next: Queue::new(),
+            control_owed: Vec::new(),
             floor,
             since: now,
             heartbeat_at: now,
@@ -238,8 +241,13 @@ impl Replica {
         }
         let (kind, seq, at, content, waiting) = (entry.kind, entry.seq, entry.at, entry.content, entry.waiting);
         match kind {
-            Kind::Write { request, .. } if self.may_answer(cx.now) => {
-                cx.out.push(Effect::Answer { request, answer: Answer::Done });
+            Kind::Read { request, client } if !self.admits(client) => {
+                cx.out.push(Effect::Answer { request, answer: Answer::Failed(Failure::Revoked) });
+                self.entry_over(place, cx);
+            }
+            Kind::Write { request, client } if !self.admits(client) || self.may_answer(cx.now) => {
+                let answer = if self.admits(client) { Answer::Done } else { Answer::Failed(Failure::Revoked) };
+                cx.out.push(Effect::Answer { request, answer });
                 self.note_latency(cx.now.since(at));
                 let entry = self.table.get_mut(place);
                 entry.stage = Stage::Trailing;
@@ -532,10 +540,12 @@ impl Replica {
         }
         let refusal = Refusal::NotPrimary { primary: self.record().primary.filter(|node| *node != self.me()) };
         let changes = primary.control.into_iter().flat_map(|run| run.orders);
-        let orders = changes.chain(primary.control_next.into_iter().filter_map(|wanted| match wanted {
-            Wanted::Change { order, .. } => Some(order),
-            Wanted::Fence { .. } => None,
-        }));
+        let orders = primary.control_owed.into_iter().chain(changes).chain(
+            primary.control_next.into_iter().filter_map(|wanted| match wanted {
+                Wanted::Change { order, .. } => Some(order),
+                Wanted::Fence { .. } => None,
+            }),
+        );
         for order in orders {
             cx.out.push(Effect::Report { order, outcome: Err(refusal.clone()) });
         }

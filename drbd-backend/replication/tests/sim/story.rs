@@ -192,6 +192,12 @@ impl Scene {
         self.world.ask(client, node, admitted, Wish::Write, Span::new(block, 1), None, false)
     }
 
+    pub fn begins_read_of(&mut self, client: usize, node: usize, block: u64) -> Option<Request> {
+        let admitted = self.world.clients[client].admitted?;
+        self.passes(10);
+        self.world.ask(client, node, admitted, Wish::Read, Span::new(block, 1), None, false)
+    }
+
     pub fn begins_zeroing(&mut self, node: usize, block: u64, count: u32) -> Option<Request> {
         self.asks(3, node, Wish::Zero, Span::new(block, count), false)
     }

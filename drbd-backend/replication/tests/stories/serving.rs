@@ -140,6 +140,7 @@ fn a_revoke_waits_for_what_was_begun() {
     let plan = nodes(2, Flush);
     kept_but_for(Bend::RevokeAnsweredEarly, "whose attachment was revoked", &plan, |it| {
         it.attaches(5, 0);
+        it.writes(0, 1); // its extent is hot: the next one begins at once
         it.cuts_one_way(0, 1, 200);
         let write = it.begins_write_of(5, 0, 1);
         it.world.revoke(5);
@@ -154,6 +155,27 @@ fn a_revoke_waits_for_what_was_begun() {
         it.begins_write_of(5, 0, 1);
         it.runs(20);
         assert!(it.world.orders.is_empty() && it.world.judge.refused_revoked == 1);
+    });
+}
+
+/// The peer knows of the fence first, and renews no lease before the Primary has taken it in; a read of that very host waits for the lease.
+#[test]
+fn a_fenced_host_is_not_waited_for_by_its_own_fence() {
+    kept(&nodes(2, Flush), |it| {
+        it.attaches(5, 0);
+        let number = it.world.clients[5].admitted.map_or(0, |(number, _)| number);
+        it.world.host_fences = (1, vec![number]);
+        it.world.hear_of_fences(1);
+        it.until("frozen: node 1 missing");
+        it.runs(300);
+        let (read, write) = (it.begins_read_of(5, 0, 1), it.begins_write_of(5, 0, 2));
+        it.runs(50);
+        it.still_waits(read);
+        it.world.hear_of_fences(0);
+        it.waits_for(read);
+        it.waits_for(write);
+        it.writes(0, 3);
+        assert!(it.is_in_sync(1));
     });
 }
 
