@@ -130,6 +130,7 @@ impl Replica {
             Part::Secondary(_) if is_news => {
                 self.apply_record(record, cx);
                 self.keep_quietly(cx);
+                self.compare_barriers(cx);
             }
             Part::Primary(primary) if is_news && primary.change.is_none() => self.deposed(record, None, cx),
             // Only its own compare-and-swap settles what it has proposed (rule 2).

@@ -272,7 +272,7 @@ impl Replica {
         self.stand_down(Secondary::of_former_primary(unanswered), keep, cx);
     }
 
-    fn stand_down(&mut self, as_what: Secondary, keep: Option<Link>, cx: &mut Cx<'_>) {
+    pub(crate) fn stand_down(&mut self, as_what: Secondary, keep: Option<Link>, cx: &mut Cx<'_>) {
         self.leave_part_but(Part::Secondary(as_what), keep, cx);
         self.greet_when_clear(cx);
     }

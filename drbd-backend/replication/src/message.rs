@@ -38,6 +38,8 @@ pub struct Hello {
     /// It needs a full resync whatever else holds: its disk failed, or a full resync was cut short.
     pub blank: bool,
     pub primary: bool,
+    /// The generation of the record that it knows; what it has promised itself to may be higher.
+    pub record: Generation,
     /// The last barrier that it has stored. Lower than one that it confirmed: the disk was rolled back.
     pub barrier: Barrier,
     /// The last that it knows every in-sync replica to have stored.

@@ -1,7 +1,7 @@
 //! What this replica knows of another one.
 
 use crate::message::Hello;
-use crate::names::{Barrier, BootId, Generation, Link, Process, Time};
+use crate::names::{Barrier, BootId, Link, Process, Time};
 use crate::resync::Resyncing;
 
 #[derive(Debug, Default)]
@@ -15,8 +15,6 @@ pub(crate) struct Peer {
     pub(crate) greeted: bool,
     /// Its Hello on this link.
     pub(crate) hello: Option<Box<Hello>>,
-    /// In which generation it said so.
-    pub(crate) greeted_in: Generation,
     /// The last boot that it told of, on whatever link.
     pub(crate) boot: Option<BootId>,
     /// That boot is known to write no more.

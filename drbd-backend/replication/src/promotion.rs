@@ -62,8 +62,11 @@ impl Candidacy {
 
     /// This record came into being instead of the proposed one: the proposal can never execute.
     pub(crate) fn is_overtaken_by(&self, record: &Record) -> bool {
-        let proposed = matches!(self.stage, CandidacyStage::Asked | CandidacyStage::Unknown { .. });
-        record.generation > self.expected.generation || !proposed
+        record.generation > self.expected.generation || !self.is_proposed()
+    }
+
+    fn is_proposed(&self) -> bool {
+        matches!(self.stage, CandidacyStage::Asked | CandidacyStage::Unknown { .. })
     }
 
     pub(crate) fn again_at(&self) -> Option<Time> {
@@ -157,7 +160,33 @@ impl Replica {
             return None;
         }
         let others = self.record().members.without(self.me());
-        others.iter().filter_map(|node| self.may_serve_until(node)).max()
+        others.iter().flat_map(|node| [self.may_serve_until(node), self.may_greet_until(node)]).flatten().max()
+    }
+
+    /// An in-sync peer that has just connected may be about to say that this disk was rolled back. A Primary that hands over has no time to wait for it.
+    fn may_greet_until(&self, node: Node) -> Option<Time> {
+        let peer = &self.peers[node.index()];
+        let handed_over = self.record().primary.is_some_and(|node| self.peers[node.index()].stopped);
+        let is_awaited = peer.link.is_some() && peer.hello.is_none() && self.record().disk(node).is_some();
+        (is_awaited && !handed_over).then(|| peer.down_since.unwrap_or(self.started) + self.settings.lease)
+    }
+
+    /// This disk lacks acknowledged writes, and has just heard so. What the arbiter was asked is waited for, and not made use of.
+    pub(crate) fn give_up_if_blank(&mut self, cx: &mut Cx<'_>) {
+        if self.disk.superblock.data != Data::Blank {
+            return;
+        }
+        match &self.part {
+            Part::Candidate(_, candidacy) if !candidacy.is_proposed() => {
+                self.report_promotions(&Err(Refusal::NotInSync), cx);
+                self.back_to_secondary();
+            }
+            Part::Primary(primary) if !primary.is_serving() && primary.change.is_none() => {
+                self.report_promotions(&Err(Refusal::NotInSync), cx);
+                self.stand_down(Secondary::default(), None, cx);
+            }
+            Part::Learning | Part::Secondary(_) | Part::Candidate(..) | Part::Primary(_) | Part::Failed => {}
+        }
     }
 
     fn why_force(&mut self, index: usize, cx: &mut Cx<'_>) -> Option<Why> {
@@ -289,6 +318,15 @@ impl Replica {
         }
         self.apply_record(record, cx);
         self.keep_quietly(cx);
+        self.compare_barriers(cx);
+    }
+
+    /// It is the record's Primary, and has learned meanwhile that its disk was rolled back: for the others it is one that is silent.
+    fn not_to_serve(&mut self, record: Record, cx: &mut Cx<'_>) {
+        self.report_promotions(&Err(Refusal::NotInSync), cx);
+        self.back_to_secondary();
+        self.apply_record(record, cx);
+        self.keep_quietly(cx);
     }
 
     fn back_to_secondary(&mut self) {
@@ -300,6 +338,9 @@ impl Replica {
 
     fn promoted(&mut self, record: Record, cx: &mut Cx<'_>) {
         cx.say(Note::Promoted(record.clone()));
+        if self.disk.superblock.data == Data::Blank {
+            return self.not_to_serve(record, cx);
+        }
         let spans = self.secondary_mut().and_then(|secondary| secondary.uncommitted()).unwrap_or_default();
         self.apply_record(record, cx);
         let view = self.record().in_sync().without(self.me());

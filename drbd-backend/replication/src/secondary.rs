@@ -177,6 +177,7 @@ impl Replica {
                 superblock.disk = fresh.unwrap_or(superblock.disk);
                 if fresh.is_some() {
                     superblock.barrier = Barrier(0);
+                    superblock.confirmed = Barrier(0);
                 }
                 return self.remember_own_marks(fresh.is_some(), link, cx);
             }

@@ -76,23 +76,26 @@ impl Replica {
         }
     }
 
-    /// A peer of the same record knows that this disk had stored a later barrier than it has: it was rolled back, and needs everything (rule 13).
+    /// An in-sync peer knows that every in-sync disk had stored a later barrier than this one has: this one was rolled back, and needs everything (rule 13).
+    /// Whoever was added since had that barrier stored before. What a peer of a later record says is looked at once that record is known here: it may
+    /// be that this disk was dropped; until then the arbiter would not promote it anyway.
     pub(crate) fn compare_barriers(&mut self, cx: &mut Cx<'_>) {
-        if matches!(self.part, Part::Learning | Part::Primary(_)) || !self.is_in_sync() {
+        let may_serve = self.primary().is_none_or(|primary| !primary.is_serving());
+        if matches!(self.part, Part::Learning | Part::Failed) || !may_serve || !self.is_in_sync() {
             return;
         }
         let record = self.record();
-        // One of a later record may have dropped this disk since.
-        let no_later = |node: &Node| self.peers[node.index()].greeted_in <= record.generation;
-        let hellos = record.in_sync().iter().filter(no_later).filter_map(|node| {
-            let hello = self.peers[node.index()].hello.as_ref()?;
-            (record.disk(node) == Some(hello.disk)).then_some(hello.confirmed)
+        let hellos = record.in_sync().iter().filter_map(|node| self.peers[node.index()].hello.as_ref());
+        let hellos = hellos.filter(|hello| {
+            hello.record <= record.generation && record.disk(hello.node) == Some(hello.disk) && !hello.blank
         });
-        let (stored, known) = (self.disk.superblock.barrier, hellos.max().unwrap_or_default());
+        let (stored, known) =
+            (self.disk.superblock.barrier, hellos.map(|hello| hello.confirmed).max().unwrap_or_default());
         if stored < known && self.disk.superblock.data != Data::Blank {
             cx.say(Note::RolledBack { node: self.me(), stored, known });
             self.disk.superblock.data = Data::Blank;
             self.keep_quietly(cx);
+            self.give_up_if_blank(cx);
         }
     }
 
@@ -131,6 +134,7 @@ impl Replica {
             suspect,
             blank: self.disk.superblock.data == Data::Blank,
             primary: self.primary().is_some(),
+            record: self.record().generation,
             barrier,
             confirmed,
             control: self.control.version,
@@ -193,7 +197,6 @@ impl Replica {
         peer.boot = Some(hello.boot);
         let greets_anew = hello.primary && envelope.generation >= self.disk.promised() && peer.greeted;
         peer.hello = Some(hello);
-        peer.greeted_in = envelope.generation;
         self.compare_barriers(cx);
         if envelope.generation > self.record().generation {
             self.ask_at = self.ask_at.or(Some(cx.now));

@@ -59,6 +59,7 @@ fn hello() -> Hello {
         suspect: true,
         blank: false,
         primary: true,
+        record: Generation(3),
         barrier: Barrier(7),
         confirmed: Barrier(6),
         control: 3,

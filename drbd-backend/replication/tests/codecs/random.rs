@@ -102,6 +102,7 @@ fn hello(rng: &mut Rng) -> Hello {
         suspect: rng.bool(),
         blank: rng.bool(),
         primary: rng.bool(),
+        record: Generation(number(rng)),
         barrier: Barrier(number(rng)),
         confirmed: Barrier(number(rng)),
         control: number(rng),

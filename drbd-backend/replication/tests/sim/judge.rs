@@ -230,7 +230,7 @@ impl World {
 
     /// The register was changed by this node.
     pub fn judge_swap(&mut self, by: By, expected: &Record, proposed: &Record) {
-        let By { node, process, leads, forced } = by;
+        let By { node, process, leads, forced, connected } = by;
         if *expected != self.judge.record && !self.judge.is_excused() {
             let what = format!("{} changes a record that is not the last one: {expected}", self.name(node));
             self.judge.broken(self.now, Promise::OnePrimary, what);
@@ -253,7 +253,7 @@ impl World {
         }
         match () {
             () if is_late => {}
-            () if !leads => self.judge_promotion(node, expected, proposed, is_forced),
+            () if !leads => self.judge_promotion(node, connected, expected, proposed, is_forced),
             // Before it drops somebody it has flushed. What it adds counts already, so it may be lost itself.
             () if expected.primary == Some(me) => {
                 if proposed.in_sync().len() <= expected.in_sync().len() {
@@ -273,7 +273,14 @@ impl World {
         }
     }
 
-    fn judge_promotion(&mut self, node: usize, expected: &Record, proposed: &Record, is_forced: bool) {
+    fn judge_promotion(
+        &mut self,
+        node: usize,
+        connected: Nodes,
+        expected: &Record,
+        proposed: &Record,
+        is_forced: bool,
+    ) {
         let was_in_sync = expected.in_sync().contains(self.place(node));
         let disk = &self.nodes[node].disk;
         let is_whole = |other: &Node| {
@@ -281,6 +288,10 @@ impl World {
             disk.is_whole() && !disk.meta.superblock.suspect
         };
         let whole = expected.in_sync().iter().find(is_whole);
+        let hears = |other: Node| self.are_connected(node, other.index());
+        if disk.was_exchanged && whole.is_some_and(|other| hears(other) && !connected.contains(other)) {
+            return; // it is told in time, by somebody who was not there yet when it asked: it must not serve
+        }
         // A disk that was rolled back, and nobody there who could tell it so: that is more than one failure.
         let is_beyond = disk.was_exchanged && whole.is_none_or(|other| !self.are_connected(node, other.index()));
         let gives_up = is_beyond || proposed.epoch != expected.epoch && !(is_forced && was_in_sync && disk.is_whole());

@@ -182,6 +182,44 @@ fn a_disk_that_was_rolled_back_gets_everything() {
     });
 }
 
+/// Its peer is there, but has promised itself to a promotion of its own that the arbiter has not settled.
+#[test]
+fn a_primary_that_was_rolled_back_hears_it_from_a_candidate() {
+    let plan = Plan { barrier_every_ms: 100, ..nodes(2, Flush) };
+    kept(&plan, |it| {
+        it.writes(0, 1);
+        it.until("barrier 2 stored");
+        it.runs(200);
+        it.befalls(What::ArbiterAwayFrom { who: Who::Node(1), length: 1_500 });
+        it.befalls(What::RolledBack { who: Who::Node(0), down: 600 });
+        it.until("node 1: promoting: ");
+        it.until("the disk of node 0 was rolled back");
+        it.until("node 1: Primary; ");
+        it.reads(1, 1);
+        it.until("resync of node 0: 6 blocks, all");
+    });
+}
+
+/// It has asked the arbiter already when its peer comes and tells it.
+#[test]
+fn a_promotion_from_a_disk_that_was_rolled_back_is_not_made_use_of() {
+    let plan = Plan { barrier_every_ms: 100, ..nodes(2, Flush) };
+    kept(&plan, |it| {
+        it.writes(0, 1);
+        it.until("barrier 2 stored");
+        it.runs(200);
+        it.stands_still(1, 900);
+        it.befalls(What::RolledBack { who: Who::Node(0), down: 20 });
+        it.befalls(What::ArbiterAwayFrom { who: Who::Node(1), length: 3_000 });
+        it.runs(300);
+        it.befalls(What::ArbiterAwayFrom { who: Who::Node(0), length: 900 });
+        it.until("node 0: promoting: ");
+        it.until("the disk of node 0 was rolled back");
+        it.until("node 1: Primary; ");
+        it.reads(1, 1);
+    });
+}
+
 #[test]
 fn a_volume_is_not_promoted_from_a_disk_that_lacks_writes() {
     kept(&nodes(2, Flush), |it| {
