@@ -170,6 +170,7 @@ impl Replica {
         let Some(run) = primary.barrier.take_if(|run| run.stored_here && run.waiting.is_empty()) else { return };
         primary.confirmed = run.barrier;
         self.disk.superblock.confirmed = run.barrier.max(self.disk.superblock.confirmed);
+        self.keep_quietly(cx);
         self.activity.confirm();
         cx.say(Note::BarrierStored(run.barrier));
         self.beat_now(cx); // so that the peers know it, too

@@ -102,6 +102,8 @@ pub enum Resync {
     NoBitmap,
     OtherDisk,
     RolledBack,
+    /// It knows of barriers that this disk never stored, or lost.
+    OtherHistory,
     Blank,
 }
 
@@ -187,6 +189,7 @@ impl fmt::Display for Resync {
             Self::NoBitmap => "all, since no bitmap reaches back to when it left",
             Self::OtherDisk => "all, since its disk is another one",
             Self::RolledBack => "all, since its disk was rolled back",
+            Self::OtherHistory => "all, since it has lived through another history than this disk",
             Self::Blank => "all, since its disk failed or is new",
         })
     }

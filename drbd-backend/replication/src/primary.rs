@@ -5,7 +5,7 @@ use crate::barrier::{BarrierRun, FlushRun};
 use crate::event::{Ask, Content};
 use crate::membership::ChangeRun;
 use crate::message::{Envelope, Message};
-use crate::names::{Barrier, Link, Node, Nodes, OrderId, Payload, Request, Seq, Span, Time};
+use crate::names::{Barrier, Generation, Link, Node, Nodes, OrderId, Payload, Request, Seq, Span, Time};
 use crate::peer::Stage as PeerStage;
 use crate::promotion::TakingOver;
 use crate::table::{Kind, Place, Stage};
@@ -35,10 +35,10 @@ pub(crate) struct Primary {
     pub(crate) control_next: Queue,
     /// Orders whose changes hold; they are told so once the lease allows it.
     pub(crate) control_owed: Vec<OrderId>,
-    /// The last barrier that this disk had stored by then.
-    pub(crate) floor: Barrier,
-    /// When it became Primary.
+    /// In which generation, and when, it became Primary; and the last barrier that this disk had stored by then.
+    pub(crate) first: Generation,
     pub(crate) since: Time,
+    pub(crate) floor: Barrier,
     pub(crate) heartbeat_at: Time,
     /// Nothing new is begun, because of this.
     pub(crate) quiet: Option<Quiet>,
@@ -57,7 +57,7 @@ pub(crate) enum Quiet {
 }
 
 impl Primary {
-    pub(crate) fn new(view: Nodes, taking_over: TakingOver, floor: Barrier, now: Time) -> Self {
+    pub(crate) fn new(view: Nodes, taking_over: TakingOver, first: Generation, floor: Barrier, now: Time) -> Self {
         Self {
             view,
             taking_over: Some(taking_over),
@@ -74,14 +74,21 @@ impl Primary {
             control: None,
             control_next: Queue::new(),
             control_owed: Vec::new(),
-            floor,
+            first,
             since: now,
+            floor,
             heartbeat_at: now,
             quiet: None,
             stopped: false,
             reclaim_at: None,
             said_frozen: Nodes::NONE,
         }
+    }
+
+    /// Whoever left `in_sync` then cannot have heard of a later barrier, unless it lived through another history of this volume: this disk was rolled
+    /// back or its node was promoted by force, and nobody knows what differs.
+    pub(crate) fn known_by(&self, since: Generation) -> Barrier {
+        if since > self.first { self.floor.max(self.confirmed) } else { self.floor }
     }
 
     pub(crate) fn is_serving(&self) -> bool {

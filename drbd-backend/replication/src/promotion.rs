@@ -350,7 +350,7 @@ impl Replica {
             self.peers[node.index()].barrier = if view.contains(node) { confirmed } else { crate::Barrier(0) };
         }
         let superblock = &mut self.disk.superblock;
-        let floor = superblock.barrier;
+        let (first, floor) = (superblock.record.generation, superblock.barrier);
         superblock.suspect = false;
         superblock.data = Data::Consistent;
         superblock.absent[self.settings.me.index()] = None;
@@ -358,7 +358,7 @@ impl Replica {
         self.bitmaps[self.settings.me.index()] = None;
         let taking_over =
             TakingOver { spans, waiting: view, equalising: false, equalised: 0, storing: true, barrier: false };
-        self.part = Part::Primary(Box::new(Primary::new(view, taking_over, floor, cx.now)));
+        self.part = Part::Primary(Box::new(Primary::new(view, taking_over, first, floor, cx.now)));
         self.keep_superblock(Then::Serve, cx);
         self.meet_anew(cx);
     }

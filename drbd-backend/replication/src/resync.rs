@@ -103,9 +103,8 @@ impl Replica {
             () if hello.blank => Why::Blank,
             () if hello.disk != absent.disk => Why::OtherDisk,
             () if hello.barrier < absent.barrier => Why::RolledBack,
-            // It knows of a barrier that this disk, too, had stored once: this one was rolled back, and nobody knows what it lacks.
-            () if self.primary().is_some_and(|primary| hello.confirmed > primary.floor.max(primary.confirmed)) => {
-                Why::RolledBack
+            () if self.primary().is_some_and(|primary| hello.confirmed > primary.known_by(absent.since)) => {
+                Why::OtherHistory
             }
             () if !reaches_back || self.bitmaps[node.index()].is_none() => Why::NoBitmap,
             () => Why::Marked,

@@ -232,8 +232,7 @@ impl Replica {
         if secondary.progress(envelope) {
             self.activity.confirm();
         }
-        let confirmed = &mut self.disk.superblock.confirmed;
-        *confirmed = envelope.barrier.max(*confirmed);
+        self.is_confirmed_everywhere(envelope.barrier, cx);
         match message {
             Message::Changed(record) => self.changed(link, *record, cx),
             Message::Heartbeat { sent, .. } => self.heartbeat(link, sent, cx),
@@ -265,6 +264,14 @@ impl Replica {
             | Message::Fetched { .. }
             | Message::ControlStored { .. }
             | Message::TakeOver => Self::release_payload(payload, cx),
+        }
+    }
+
+    /// Durably, so that it is known after a restart what no in-sync disk may lack. For a disk that is not in sync it says nothing.
+    fn is_confirmed_everywhere(&mut self, barrier: Barrier, cx: &mut Cx<'_>) {
+        if self.is_in_sync() && barrier > self.disk.superblock.confirmed {
+            self.disk.superblock.confirmed = barrier;
+            self.keep_quietly(cx);
         }
     }
 

@@ -220,6 +220,50 @@ fn a_promotion_from_a_disk_that_was_rolled_back_is_not_made_use_of() {
     });
 }
 
+/// The only disk in sync was rolled back, and nobody can tell. What the other one has was written after the copy was made: its marks fit another history.
+#[test]
+fn a_peer_of_another_history_gets_everything() {
+    let plan = Plan { barrier_every_ms: 100, ..nodes(2, Flush) };
+    kept(&plan, |it| {
+        it.writes(0, 1);
+        it.until("barrier 2 stored");
+        it.runs(200);
+        it.kills(1);
+        it.until("dropped node 1");
+        it.cuts_power(0);
+        let copy = it.world.copies[0].clone();
+        it.world.exchange_disk(0, copy);
+        it.starts(0);
+        it.until("Primary; ");
+        for _ in 0..4 {
+            it.writes(0, 2);
+            it.until("barrier ");
+        }
+        it.starts(1);
+        it.until("resync of node 1: 6 blocks, all, since it has lived through another history than this disk");
+    });
+}
+
+/// It was the only one that knew, and had not written it down.
+#[test]
+fn what_all_have_confirmed_is_known_after_a_restart() {
+    let plan = Plan { barrier_every_ms: 100, ..nodes(2, Flush) };
+    kept(&plan, |it| {
+        it.writes(0, 1);
+        it.until("barrier 2 stored");
+        it.runs(50);
+        it.kills(0);
+        it.starts(0);
+        it.cuts_power(1);
+        let copy = it.world.copies[1].clone();
+        it.world.exchange_disk(1, copy);
+        it.starts(1);
+        it.until("the disk of node 1 was rolled back");
+        it.until("Primary; ");
+        it.reads(0, 1);
+    });
+}
+
 #[test]
 fn a_volume_is_not_promoted_from_a_disk_that_lacks_writes() {
     kept(&nodes(2, Flush), |it| {
