@@ -54,6 +54,8 @@ struct Session {
 struct PeerBarrier {
     barrier: Barrier,
     complete: Option<DiskId>,
+    /// Every in-sync replica had stored this one when it began.
+    confirmed: Barrier,
 }
 
 impl Secondary {
@@ -234,7 +236,10 @@ impl Replica {
         }
         self.is_confirmed_everywhere(envelope.barrier, cx);
         match message {
-            Message::Changed(record) => self.changed(link, *record, cx),
+            Message::Changed(record) => {
+                self.changed(link, *record, cx);
+                self.is_confirmed_everywhere(envelope.barrier, cx); // it may stand in sync only now
+            }
             Message::Heartbeat { sent, .. } => self.heartbeat(link, sent, cx),
             Message::Write { seq, span, zeroes, durable } => {
                 let content = match (zeroes, payload) {
@@ -245,7 +250,9 @@ impl Replica {
                 self.write_received(link, seq, span, content, durable, cx);
             }
             Message::Flush { number } => self.flush(Work::PeerFlush { link, number }, cx),
-            Message::Barrier { barrier, complete } => self.barrier_received(link, barrier, complete, cx),
+            Message::Barrier { barrier, complete } => {
+                self.barrier_received(link, PeerBarrier { barrier, complete, confirmed: envelope.barrier }, cx);
+            }
             Message::Fetch { number, span } => {
                 let job = self.disk.job(Work::Fetch { link, number });
                 cx.out.push(Effect::Load { job, span });
@@ -308,14 +315,21 @@ impl Replica {
         self.submit(place, cx);
     }
 
-    /// It covers what has been answered by now; what is still under way is marked anew, for the next one.
-    fn barrier_received(&mut self, link: Link, barrier: Barrier, complete: Option<DiskId>, cx: &mut Cx<'_>) {
+    /// It covers what has been answered by now; what is still under way is marked anew, for the next one. So is what is not known to be everywhere: it
+    /// may be under way on another peer, which is owed it if it is lost.
+    fn barrier_received(&mut self, link: Link, begun: PeerBarrier, cx: &mut Cx<'_>) {
         self.turn_activity_over();
         let Part::Secondary(secondary) = &mut self.part else { return };
+        for (_, span) in &secondary.recent {
+            if self.activity.is_hot(*span) {
+                self.activity.mark(*span);
+            }
+        }
+        let barrier = begun.barrier;
         secondary.turned = Some(barrier);
         secondary.barrier_wanted = false;
         let Some(session) = &mut secondary.session else { return };
-        session.barrier = Some(PeerBarrier { barrier, complete });
+        session.barrier = Some(begun);
         self.flush(Work::PeerBarrier { link, barrier }, cx);
     }
 
@@ -328,6 +342,7 @@ impl Replica {
             superblock.disk = disk;
             superblock.data = Data::Consistent;
             superblock.suspect = false;
+            superblock.confirmed = pending.confirmed.max(superblock.confirmed);
             superblock.absent[self.settings.me.index()] = None;
             self.absent[self.settings.me.index()] = None;
             self.bitmaps[self.settings.me.index()] = None;
