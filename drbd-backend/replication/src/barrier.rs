@@ -27,6 +27,13 @@ pub(crate) struct BarrierRun {
     complete: Option<(Node, DiskId)>,
 }
 
+impl BarrierRun {
+    /// Whether it ends the resync of this peer.
+    pub(crate) fn completes(&self, node: Node) -> bool {
+        self.complete.is_some_and(|(target, _)| target == node)
+    }
+}
+
 impl Replica {
     pub(crate) fn begin_flush(&mut self, request: Request, client: u32, cx: &mut Cx<'_>) {
         let Some(primary) = self.primary_mut() else { return };
@@ -160,8 +167,8 @@ impl Replica {
             return;
         }
         run.waiting.remove(node);
-        let completes = run.complete.is_some_and(|(target, _)| target == node);
-        self.resync_barrier_stored(node, completes, cx);
+        let completes = run.completes(node);
+        self.resync_barrier_stored(node, completes);
         self.confirm_barrier(cx);
     }
 

@@ -202,6 +202,8 @@ impl Replica {
         let ready = sent && heard && peer.control >= version && missing.is_empty();
         let older = |from| self.table.any(|entry| entry.waiting.contains(node) && entry.seq < from);
         let Part::Primary(primary) = &mut self.part else { return };
+        // Whoever is added knows of all in-sync disks that they have stored its last barrier.
+        let confirmed = primary.barrier.as_ref().is_none_or(|run| !run.completes(node));
         let idle = primary.change.is_none() && primary.is_serving() && !primary.stopped;
         let begins = primary.quiet.is_none() && primary.adding.is_none(); // one that is counted already is added before the role goes
         match stage {
@@ -216,7 +218,7 @@ impl Replica {
                 self.set_resync_stage(node, ResyncStage::Closing);
                 self.start_barrier_for(Some((node, disk)), cx);
             }
-            ResyncStage::Complete if primary.change.is_none() && missing.is_empty() => {
+            ResyncStage::Complete if confirmed && primary.change.is_none() && missing.is_empty() => {
                 self.start_change(What::Add(node, disk), cx);
             }
             ResyncStage::Copying | ResyncStage::Counted(_) | ResyncStage::Closing | ResyncStage::Complete => {}
@@ -230,7 +232,7 @@ impl Replica {
     }
 
     /// What the target has flushed it is owed no more.
-    pub(crate) fn resync_barrier_stored(&mut self, node: Node, completes: bool, cx: &mut Cx<'_>) {
+    pub(crate) fn resync_barrier_stored(&mut self, node: Node, completes: bool) {
         let Some(resync) = &mut self.peers[node.index()].resync else { return };
         let covered = std::mem::take(&mut resync.covered);
         if let Some(bits) = &mut self.bitmaps[node.index()] {
@@ -238,7 +240,6 @@ impl Replica {
         }
         if completes {
             self.set_resync_stage(node, ResyncStage::Complete);
-            self.add_when_complete(node, cx);
         }
     }
 

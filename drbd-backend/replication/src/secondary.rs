@@ -54,8 +54,6 @@ struct Session {
 struct PeerBarrier {
     barrier: Barrier,
     complete: Option<DiskId>,
-    /// Every in-sync replica had stored this one when it began.
-    confirmed: Barrier,
 }
 
 impl Secondary {
@@ -251,7 +249,7 @@ impl Replica {
             }
             Message::Flush { number } => self.flush(Work::PeerFlush { link, number }, cx),
             Message::Barrier { barrier, complete } => {
-                self.barrier_received(link, PeerBarrier { barrier, complete, confirmed: envelope.barrier }, cx);
+                self.barrier_received(link, PeerBarrier { barrier, complete }, cx);
             }
             Message::Fetch { number, span } => {
                 let job = self.disk.job(Work::Fetch { link, number });
@@ -342,7 +340,7 @@ impl Replica {
             superblock.disk = disk;
             superblock.data = Data::Consistent;
             superblock.suspect = false;
-            superblock.confirmed = pending.confirmed.max(superblock.confirmed);
+            superblock.confirmed = barrier; // it is not added before all have stored it
             superblock.absent[self.settings.me.index()] = None;
             self.absent[self.settings.me.index()] = None;
             self.bitmaps[self.settings.me.index()] = None;
