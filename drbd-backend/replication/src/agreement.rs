@@ -121,6 +121,7 @@ impl Replica {
     /// Clients that are being revoked get no data and no promise any more, with or without a lease: it may be that the lease waits for this very document,
     /// since peers that know of fenced hosts renew none before it holds. Their writes end once every replica has them.
     fn turn_revoked_away(&mut self, cx: &mut Cx<'_>) {
+        self.turn_held_away(cx);
         let mut index = 0;
         while let Some(place) = self.table.nth(index) {
             self.turn_entry_away(place, cx);

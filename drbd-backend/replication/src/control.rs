@@ -65,6 +65,11 @@ impl fmt::Display for Misfit {
     }
 }
 
+/// After force-primary the last documents may be lost, and nobody knows which numbers they gave: each epoch begins with its own, 65,536 apart.
+fn first_of(epoch: u64) -> u32 {
+    u32::try_from(epoch).unwrap_or(u32::MAX).min(0xffff) << 16
+}
+
 impl Control {
     /// The document after this change; the same version where it changes nothing.
     ///
@@ -89,7 +94,8 @@ impl Control {
                 Some(it) if it.revoked => return Err(Misfit::WasRevoked { id: wanted.id }),
                 Some(it) if it.epoch == epoch => {}
                 _ => {
-                    let client = self.attachments.iter().map(|it| it.client).max().unwrap_or(0) + 1;
+                    let last = self.attachments.iter().map(|it| it.client).max().unwrap_or_default();
+                    let client = last.max(first_of(epoch)).saturating_add(1);
                     self.attachments.retain(|it| it.id != wanted.id);
                     self.attachments.push(Attachment { client, epoch, revoked: false, ..wanted.clone() });
                 }

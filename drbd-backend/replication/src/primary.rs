@@ -110,6 +110,9 @@ impl Replica {
         if self.primary().is_none() || self.ended {
             return self.turn_away(&Held { request, client, ask }, cx);
         }
+        if let Some(failure) = self.why_not(client, ask) {
+            return Self::refuse(request, ask, failure, cx);
+        }
         self.held.push_back(Held { request, client, ask });
         self.take_up_held(cx);
     }
@@ -149,8 +152,7 @@ impl Replica {
     fn begin(&mut self, held: &Held, cx: &mut Cx<'_>) {
         let Held { request, client, ask } = *held;
         if let Some(failure) = self.why_not(client, ask) {
-            Self::release_payload(payload_of(ask), cx);
-            return cx.out.push(Effect::Answer { request, answer: Answer::Failed(failure) });
+            return Self::refuse(request, ask, failure, cx);
         }
         match ask {
             Ask::Flush => self.begin_flush(request, client, cx),
@@ -168,6 +170,22 @@ impl Replica {
                 let place = self.table.insert(cx.now, span, kind, Some(Content::Data(payload)), durable);
                 self.table.get_mut(place).part = true;
                 self.submit(place, cx);
+            }
+        }
+    }
+
+    fn refuse(request: Request, ask: Ask, failure: Failure, cx: &mut Cx<'_>) {
+        Self::release_payload(payload_of(ask), cx);
+        cx.out.push(Effect::Answer { request, answer: Answer::Failed(failure) });
+    }
+
+    /// What is held of clients that are being revoked.
+    pub(crate) fn turn_held_away(&mut self, cx: &mut Cx<'_>) {
+        for index in (0..self.held.len()).rev() {
+            let Held { request, client, ask } = self.held[index];
+            if !self.admits(client) {
+                self.held.remove(index);
+                Self::refuse(request, ask, Failure::Revoked, cx);
             }
         }
     }

@@ -188,6 +188,18 @@ impl World {
         }
     }
 
+    /// A revoke is answered: nothing of that client is under way any more.
+    pub fn judge_revoked(&mut self, node: usize, client: usize) {
+        let is_under_way = |it: &&Attempt| {
+            let is_its = it.node == node && it.client == client && it.what.writes();
+            is_its && it.number != 0 && self.clients[client].is_revoked(it.number)
+        };
+        if let Some(attempt) = self.open.iter().find(is_under_way) {
+            let what = format!("{attempt} is under way on {}, whose attachment was revoked", self.name(node));
+            self.judge.broken(self.now, Promise::Revoked, what);
+        }
+    }
+
     pub fn judge_read(&mut self, attempt: &Attempt, cells: &[[u32; 2]; MOST]) {
         if self.judge.excuses_reads || self.judge.is_excused() {
             return;

@@ -69,6 +69,7 @@ impl World {
             (About::Attach { client, id }, Err(refusal)) => self.not_attached(client, id, refusal),
             (About::Revoke { client, id }, Ok(())) => {
                 self.clients[client].is_revoked_now(id);
+                self.judge_revoked(node, client);
                 self.judge.closed_for(client, self.now);
             }
             (About::ShutDown, Ok(())) => {

@@ -179,8 +179,9 @@ impl Scene {
 
     /// A client gets an attachment of its own.
     pub fn attaches(&mut self, client: usize, node: usize) {
-        self.world.clients[client].attachment = Some(77);
-        self.world.attach(client, node, 77);
+        let id = 77 + client as u128;
+        self.world.clients[client].attachment = Some(id);
+        self.world.attach(client, node, id);
         self.runs(10);
         assert!(self.is_lost() || self.world.clients[client].admitted.is_some(), "it is attached:\n{}", self.told());
     }

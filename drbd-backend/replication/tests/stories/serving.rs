@@ -1,6 +1,7 @@
 //! Leases, reads, fences: who may answer, and what.
 
 use replication::Durability::Flush;
+use replication::Nodes;
 
 use crate::sim::bend::Bend;
 use crate::sim::misfortune::{What, Who};
@@ -176,6 +177,26 @@ fn a_fenced_host_is_not_waited_for_by_its_own_fence() {
         it.waits_for(write);
         it.writes(0, 3);
         assert!(it.is_in_sync(1));
+    });
+}
+
+/// The document that gave it is lost with the node that had it, and the next one must not give the same number again.
+#[test]
+fn a_client_of_a_lost_document_is_not_taken_for_another_one() {
+    kept(&nodes(2, Flush), |it| {
+        it.kills(0);
+        it.until("node 1: Primary; ");
+        it.attaches(5, 1);
+        it.kills(1);
+        it.starts(0);
+        it.runs(100);
+        let destroyed = Nodes::NONE.with(it.world.place(1));
+        it.world.force(0, destroyed);
+        it.until("node 0: Primary; ");
+        it.attaches(6, 0);
+        it.begins_write_of(5, 0, 1);
+        it.until("Revoked");
+        it.starts(1);
     });
 }
 
