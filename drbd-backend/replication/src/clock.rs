@@ -38,7 +38,7 @@ impl Replica {
             Stage::Full(until) => Some(until),
             _ => None,
         });
-        let asks = self.ask_at.filter(|_| self.asked.is_none());
+        let asks = self.ask_at.filter(|_| self.asked.is_none() && !self.is_ending());
         full.chain(asks).chain(self.part_wakes_at()).min()
     }
 
@@ -73,7 +73,7 @@ impl Replica {
 
     pub(crate) fn ask_when_due(&mut self, cx: &mut Cx<'_>) {
         self.wonder(cx);
-        if self.asked.is_none() && self.ask_at.is_some_and(|at| at <= cx.now) {
+        if self.asked.is_none() && !self.is_ending() && self.ask_at.is_some_and(|at| at <= cx.now) {
             let question = self.draw_question();
             self.asked = Some(question);
             self.ask_at = None;
@@ -86,6 +86,9 @@ impl Replica {
             return;
         }
         self.asked = None;
+        if self.is_ending() {
+            return; // what is written last must not be followed by anything
+        }
         match told {
             Told::Record { incarnation, record } => match self.why_doubted(incarnation, &record) {
                 None => self.learned(incarnation, *record, cx),
@@ -153,6 +156,7 @@ impl Replica {
             Order::TrustArbiter => {
                 self.disk.superblock.incarnation = None;
                 self.keep_quietly(cx);
+                self.asked = None; // an answer that is under way is of the store before
                 self.ask_at = Some(cx.now);
                 cx.out.push(Effect::Report { order, outcome: Ok(()) });
             }

@@ -11,6 +11,9 @@ use crate::{Cx, Effect, Note, Part, Replica};
 
 impl Replica {
     pub(crate) fn connected(&mut self, link: Link, node: Node, cx: &mut Cx<'_>) {
+        if self.is_ending() {
+            return cx.out.push(Effect::HangUp { link });
+        }
         if let Some(old) = self.peers[node.index()].link {
             cx.out.push(Effect::HangUp { link: old });
             self.disconnected(old, cx);

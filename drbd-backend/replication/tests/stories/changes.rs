@@ -191,3 +191,23 @@ fn a_role_is_handed_over_without_two_who_serve() {
         it.serves_here_while_there_is_written(1, 0);
     });
 }
+
+/// The Primary has dropped a peer and dies before it says so; this one hears it from the arbiter while it writes its last things.
+#[test]
+fn nothing_is_written_after_what_is_written_last() {
+    for wait in 390..410 {
+        kept(&nodes(3, Flush), |it| {
+            it.writes(0, 1);
+            it.kills(2);
+            it.until("arbiter: generation 3");
+            it.kills(0);
+            it.runs(wait);
+            it.befalls(What::SlowDisk { who: Who::Node(1), length: 400, times: 100 });
+            it.ordered(1, Order::ShutDown);
+            it.until("exits");
+            it.starts(1);
+            it.starts(0);
+            it.starts(2);
+        });
+    }
+}
