@@ -257,7 +257,11 @@ impl World {
         let all_know = may_serve
             .iter()
             .all(|node| self.nodes[node.index()].disk.meta.superblock.record.generation > old.generation);
-        if !is_known || *now != old && !all_know {
+        // Nor does a request reach the store that was asked of the one before.
+        let is_awaited =
+            |it: &Asked| matches!(&it.wish, Wish::Swap(swap) if it.result.is_none() && swap.expected == old);
+        let may_be_swapped = self.arbiter.asked.iter().any(is_awaited);
+        if !is_known || *now != old && (!all_know || may_be_swapped) {
             self.arbiter.incarnation += 1;
         }
         self.say(None, || format!("arbiter: restored to {old}"));
@@ -270,22 +274,31 @@ impl World {
         self.arbiter.incarnation += 1;
     }
 
-    /// `tandem arbiter rebuild`: all members have reported, and the newest record that any of them knows is put back.
+    /// `tandem arbiter rebuild`: all members have reported, and the newest record that any of them or the store knows is put back. Not while a replica waits
+    /// for the outcome of a change: where that cannot come any more, its process is started anew.
     pub fn rebuild_arbiter(&mut self) {
         // Nor may a change be under way whose outcome somebody is about to hear.
         let living = |it: &Asked| it.process == self.nodes[it.node].process && matches!(it.wish, Wish::Swap(_));
         if self.arbiter.asked.iter().any(living) {
             return;
         }
-        let mut newest: Option<Record> = None;
-        for node in &self.nodes {
+        let mut newest = self.arbiter.record.clone();
+        let mut changing = None;
+        for (number, node) in self.nodes.iter().enumerate() {
             let Some(replica) = node.replica.as_ref().filter(|_| !node.is_paused(self.now) && !node.is_ended) else {
                 return;
             };
-            let record = replica.status(node.clock.read(self.now)).record;
+            let status = replica.status(node.clock.read(self.now));
+            changing = changing.or(Some(number).filter(|_| status.changing));
+            let record = status.record;
             if newest.as_ref().is_none_or(|newest| record.generation > newest.generation) {
                 newest = Some(record);
             }
+        }
+        if let Some(node) = changing {
+            self.say(Some(node), || "operator: is started anew, since its change is not settled".into());
+            self.kill(node);
+            return self.restart_at(node, self.now + 50 * MS);
         }
         let Some(newest) = newest else { return };
         if self.judge.record != newest && self.judge.record.generation <= newest.generation {

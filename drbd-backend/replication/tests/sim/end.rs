@@ -57,7 +57,16 @@ impl World {
         self.at(self.now + EVERY, Due::EndCheck);
     }
 
+    /// A block that cannot be read on the only disk in sync is lost, or its medium answers again: here it does, or no resync would ever end.
+    fn read_what_nobody_else_has(&mut self) {
+        let in_sync = self.judge.record.in_sync();
+        if let (1, Some(node)) = (in_sync.len(), in_sync.iter().next()) {
+            self.nodes[node.index()].disk.unreadable = 0;
+        }
+    }
+
     pub fn end_check(&mut self) {
+        self.read_what_nobody_else_has();
         match self.end.stage {
             Stage::Day => {}
             Stage::Recovering => self.recover(),
