@@ -26,7 +26,9 @@ pub use authority::{Address, Authority, Request};
 pub use credentials::{Credentials, Paths};
 pub use facts::Facts;
 pub use may::{Action, allows};
-pub use tls::{Door, client_config, connect, explain, peer_identity, server_config, unused_name};
+pub use tls::{
+    Door, client_config, connect, explain, ordinary_client_config, peer_identity, server_config, unused_name,
+};
 pub use tunnel::tunnel;
 
 /// What all identities begin with.

@@ -8,6 +8,8 @@ pub mod arbiter;
 pub mod catalog;
 pub mod cert;
 pub mod cluster;
+pub mod config;
+pub mod daemon;
 pub mod disk;
 pub mod engine;
 pub mod export;

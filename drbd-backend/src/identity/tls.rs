@@ -97,6 +97,16 @@ pub fn client_config(ours: &Arc<Credentials>, wanted: Identity, door: Door) -> A
     Arc::new(config)
 }
 
+/// For connecting to a server that is none of ours, such as etcd: its certificate is of our CA, and names its host (RFC 9525). Ours is shown to it.
+pub fn ordinary_client_config(ours: &Arc<Credentials>) -> Arc<ClientConfig> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has TLS 1.3")
+        .with_root_certificates(ours.current().roots.clone())
+        .with_client_cert_resolver(ours.clone());
+    Arc::new(config)
+}
+
 /// A client's side of a connection, not yet begun.
 ///
 /// # Errors
