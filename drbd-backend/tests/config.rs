@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use replication::{Durability, Node, Settings, VolumeId};
+use replication::{Node, Settings, VolumeId};
 use tandem_node::config::{ArbiterAt, Config, KEYS, Loaded};
 use tempfile::TempDir;
 

@@ -231,21 +231,28 @@ impl Engine {
         }
     }
 
-    /// Takes whatever is whole.
+    /// Takes whatever is whole. A request may be answered at once, and its answer leads here again: nothing is received before the outermost is through, for what comes
+    /// next, and into which buffer, only that one knows.
     fn take_requests(&mut self, place: usize) {
-        loop {
-            let Some(client) = &mut self.clients[place] else { return };
-            if client.closed || client.open >= MOST_REQUESTS {
-                return;
-            }
-            let went_on = match &mut client.stage {
-                Stage::Handshake(_) => self.shake_hands(place),
-                Stage::Session { .. } => self.take_request(place),
-                Stage::Payload { .. } => self.take_payload(place),
-            };
-            if !went_on {
-                return;
-            }
+        let Some(client) = &mut self.clients[place] else { return };
+        let receiving = std::mem::replace(&mut client.receiving, true);
+        while self.take_one(place) {}
+        let Some(client) = &mut self.clients[place] else { return };
+        client.receiving = receiving;
+        if client.closed {
+            self.close_client(place);
+        }
+    }
+
+    fn take_one(&mut self, place: usize) -> bool {
+        let Some(client) = &mut self.clients[place] else { return false };
+        if client.closed || client.open >= MOST_REQUESTS {
+            return false;
+        }
+        match &mut client.stage {
+            Stage::Handshake(_) => self.shake_hands(place),
+            Stage::Session { .. } => self.take_request(place),
+            Stage::Payload { .. } => self.take_payload(place),
         }
     }
 

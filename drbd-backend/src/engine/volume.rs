@@ -168,6 +168,12 @@ pub(super) struct Volume {
 enum Doing {
     Nothing,
     Store,
+    /// What fallocate(2) does is durable only once it is flushed.
+    Zero {
+        span: Span,
+        punch: bool,
+        durable: bool,
+    },
     Flush,
     Load,
     /// The bytes go over what is read, from this one on.
@@ -363,7 +369,13 @@ impl Engine {
 
     fn store(&mut self, index: usize, job: Job, span: Span, content: Content, durable: bool) {
         let volume = &mut self.volumes[index];
-        volume.doing(job, Doing::Store);
+        volume.doing(
+            job,
+            match content {
+                Content::Zeroes { punch } => Doing::Zero { span, punch, durable },
+                Content::Data(_) => Doing::Store,
+            },
+        );
         let (file, offset) = (volume.files.data.clone(), offset_of(span));
         let operation = match content {
             Content::Data(payload) => {
@@ -387,11 +399,28 @@ impl Engine {
 
     pub(super) fn job_done(&mut self, index: usize, job: u32, completion: Completion) {
         let doing = std::mem::replace(&mut self.volumes[index].jobs[job as usize], Doing::Nothing);
+        let file = &self.volumes[index].files.data;
+        match (&doing, &completion.result) {
+            // Not every file system can zero a range and keep its room; all that can be used here can punch.
+            (Doing::Zero { span, punch: false, durable }, Err(Failure::Unsupported)) => {
+                let again =
+                    Operation::PunchHole { file: file.clone(), offset: offset_of(*span), length: bytes_of(*span) };
+                let then = Doing::Zero { span: *span, punch: true, durable: *durable };
+                self.volumes[index].jobs[job as usize] = then;
+                return self.ring.submit(again, completion.token);
+            }
+            (Doing::Zero { durable: true, .. }, Ok(_)) => {
+                let flush = Operation::Flush { file: file.clone() };
+                self.volumes[index].jobs[job as usize] = Doing::Store;
+                return self.ring.submit(flush, completion.token);
+            }
+            _ => {}
+        }
         let result = completion.result.map_err(disk_error);
         let job = Job(job);
         let event = match doing {
             Doing::Nothing => return,
-            Doing::Store => Event::Stored { job, result: result.map(drop) },
+            Doing::Store | Doing::Zero { .. } => Event::Stored { job, result: result.map(drop) },
             Doing::Flush => Event::Flushed { job, result: result.map(drop) },
             Doing::Load => {
                 let buffer = completion.buffer.expect("a read has a buffer");
