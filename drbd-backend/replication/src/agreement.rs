@@ -13,16 +13,21 @@ use crate::{Answer, Cx, Effect, Failure, Message, Part, Refusal, Replica};
 #[derive(Debug)]
 pub(crate) struct ControlRun {
     document: Control,
+    /// It is durable here once so many have been kept.
+    kept_at: u64,
     pub(crate) orders: Vec<OrderId>,
 }
 
-/// What is durable of the document here, and who waits for it.
+/// What is durable of the document here, and who waits for it. Documents are counted as they are kept: two that were never answered can have one version.
 #[derive(Debug, Default)]
 pub(crate) struct Keeping {
+    /// The one that was last to be kept.
+    last: Control,
+    asked: u64,
     kept: u64,
     under_way: bool,
-    next: Option<Control>,
-    links: Vec<(u64, Link)>,
+    /// With the version that they have sent.
+    links: Vec<(u64, u64, Link)>,
 }
 
 #[derive(Debug)]
@@ -94,7 +99,7 @@ impl Replica {
                 Wanted::Change { order, change } => (vec![order], self.control.changed(&change, epoch)),
             };
             match document {
-                Ok(document) => self.begin_control(ControlRun { document, orders }, cx),
+                Ok(document) => self.begin_control(document, orders, cx),
                 Err(misfit) => {
                     let refusal = Refusal::Invalid(misfit.to_string());
                     report(orders, &Err(refusal), cx);
@@ -103,14 +108,14 @@ impl Replica {
         }
     }
 
-    fn begin_control(&mut self, run: ControlRun, cx: &mut Cx<'_>) {
-        let document = run.document.clone();
+    fn begin_control(&mut self, document: Control, orders: Vec<OrderId>, cx: &mut Cx<'_>) {
+        let is_new = document.version > self.control.version;
+        let kept_at = if is_new { self.keep_control(document.clone(), cx) } else { self.keeping.kept };
         if let Some(primary) = self.primary_mut() {
-            primary.control = Some(run);
+            primary.control = Some(ControlRun { document: document.clone(), kept_at, orders });
         }
         self.turn_revoked_away(cx);
-        if document.version > self.control.version {
-            self.keep_control(document.clone(), cx);
+        if is_new {
             for link in self.peers.iter().filter_map(crate::peer::Peer::along) {
                 self.send(link, Message::Control(Box::new(document.clone())), None, cx);
             }
@@ -169,7 +174,7 @@ impl Replica {
         let version = run.document.version;
         let view = self.primary().map(|primary| primary.view).unwrap_or_default();
         let stored =
-            self.keeping.kept >= version && view.iter().all(|node| self.peers[node.index()].control >= version);
+            self.keeping.kept >= run.kept_at && view.iter().all(|node| self.peers[node.index()].control >= version);
         let begun = self.table.any(|entry| {
             entry.stage != Stage::Trailing
                 && entry.kind.request().is_some_and(|(_, client)| !run.document.admits(client, epoch))
@@ -191,57 +196,50 @@ impl Replica {
         self.control_further(cx);
     }
 
-    /// A new Primary's document stands above whatever a peer may have stored and nobody was told of.
-    pub(crate) fn outdo_control(&mut self, stored: u64, cx: &mut Cx<'_>) {
-        if stored <= self.control.version {
-            return;
-        }
-        self.control.version = stored + 1;
-        self.keep_control(self.control.clone(), cx);
-        for link in self.peers.iter().filter_map(crate::peer::Peer::along) {
-            self.send(link, Message::Control(Box::new(self.control.clone())), None, cx);
-        }
-    }
-
+    /// The Primary's document holds, whatever its version: one that was kept here and never answered may have the same, or a higher one.
     pub(crate) fn control_received(&mut self, link: Link, control: Control, cx: &mut Cx<'_>) {
         let version = control.version;
-        if version <= self.keeping.kept {
+        if control != self.keeping.last {
+            self.keep_control(control.clone(), cx);
+        }
+        self.control = control;
+        if self.keeping.kept == self.keeping.asked {
             return self.send(link, Message::ControlStored { version }, None, cx);
         }
-        self.keeping.links.push((version, link));
-        if version > self.control.version {
-            self.control = control;
-            self.keep_control(self.control.clone(), cx);
+        self.keeping.links.push((self.keeping.asked, version, link));
+    }
+
+    /// How many must have been kept until this one is.
+    fn keep_control(&mut self, control: Control, cx: &mut Cx<'_>) -> u64 {
+        self.keeping.asked += 1;
+        self.keeping.last = control;
+        self.keep_newest_control(cx);
+        self.keeping.asked
+    }
+
+    fn keep_newest_control(&mut self, cx: &mut Cx<'_>) {
+        if !self.keeping.under_way && self.keeping.kept < self.keeping.asked {
+            self.keeping.under_way = true;
+            let document = Box::new(self.keeping.last.clone());
+            self.keep(Work::Control { count: self.keeping.asked }, Metadata::Control(document), cx);
         }
     }
 
-    fn keep_control(&mut self, control: Control, cx: &mut Cx<'_>) {
-        if self.keeping.under_way {
-            self.keeping.next = Some(control);
-            return;
-        }
-        self.keeping.under_way = true;
-        let version = control.version;
-        self.keep(Work::Control { version }, Metadata::Control(Box::new(control)), cx);
-    }
-
-    pub(crate) fn control_is_kept(&mut self, version: u64, cx: &mut Cx<'_>) {
-        self.keeping.kept = version;
+    pub(crate) fn control_is_kept(&mut self, count: u64, cx: &mut Cx<'_>) {
+        self.keeping.kept = count;
         self.keeping.under_way = false;
-        if let Some(next) = self.keeping.next.take() {
-            self.keep_control(next, cx);
-        }
+        self.keep_newest_control(cx);
         let (due, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.keeping.links).into_iter().partition(|(wanted, _)| *wanted <= version);
+            std::mem::take(&mut self.keeping.links).into_iter().partition(|(wanted, ..)| *wanted <= count);
         self.keeping.links = later;
-        for (version, link) in due {
+        for (_, version, link) in due {
             self.send(link, Message::ControlStored { version }, None, cx);
         }
         self.complete_control(cx);
     }
 
     pub(crate) fn control_found(&mut self) {
-        self.keeping.kept = self.control.version;
+        self.keeping.last = self.control.clone();
     }
 }
 

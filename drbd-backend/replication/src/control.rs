@@ -67,7 +67,7 @@ impl fmt::Display for Misfit {
 
 /// After force-primary the last documents may be lost, and nobody knows which numbers they gave: each epoch begins with its own, 65,536 apart.
 fn first_of(epoch: u64) -> u32 {
-    u32::try_from(epoch).unwrap_or(u32::MAX).min(0xffff) << 16
+    u32::try_from(epoch.saturating_sub(1)).unwrap_or(u32::MAX).min(0xffff) << 16
 }
 
 impl Control {

@@ -31,8 +31,9 @@ pub(crate) enum Work {
     },
     /// The bitmap of a member that has just left, or is resynced wholly.
     Bitmap(Node),
+    /// So many documents have been kept with it.
     Control {
-        version: u64,
+        count: u64,
     },
     /// Of a client's FLUSH.
     FlushRun {
@@ -200,7 +201,7 @@ impl Replica {
             }
             Work::Activity { set } => self.activity_kept(set, cx),
             Work::Bitmap(node) => self.bitmap_kept(node, cx),
-            Work::Control { version } => self.control_is_kept(version, cx),
+            Work::Control { count } => self.control_is_kept(count, cx),
             Work::Last => self.last_kept(cx),
             other => unreachable!("{other:?} keeps no metadata"),
         }

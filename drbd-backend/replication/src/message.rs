@@ -44,7 +44,6 @@ pub struct Hello {
     pub barrier: Barrier,
     /// The last that it knows every in-sync replica to have stored.
     pub confirmed: Barrier,
-    pub control: u64,
 }
 
 /// What a Primary makes of a peer.

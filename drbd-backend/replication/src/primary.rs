@@ -371,12 +371,12 @@ impl Replica {
             Message::Ready(ready) if self.peers[node.index()].stage == PeerStage::Welcomed => {
                 self.is_ready(node, link, *ready, cx);
             }
+            _ if self.peers[node.index()].along().is_none() => {}
             Message::ControlStored { version } => {
                 let stored = &mut self.peers[node.index()].control;
                 *stored = (*stored).max(version);
                 self.complete_control(cx);
             }
-            _ if self.peers[node.index()].along().is_none() => {}
             Message::HeartbeatAnswer { sent, fences } => self.heartbeat_answered(node, sent, fences, cx),
             Message::Written { seq } => self.written(node, seq, cx),
             Message::Flushed { number } => self.peer_flushed(node, number, cx),

@@ -140,7 +140,6 @@ impl Replica {
             record: self.record().generation,
             barrier,
             confirmed,
-            control: self.control.version,
         }
     }
 

@@ -94,7 +94,7 @@ fn encode_hello(hello: &Hello, out: &mut Vec<u8>) {
     for id in [hello.volume.0, hello.disk.0, hello.boot.0, hello.process.0] {
         out.extend(id.to_be_bytes());
     }
-    for number in [hello.size_blocks, hello.record.0, hello.barrier.0, hello.confirmed.0, hello.control] {
+    for number in [hello.size_blocks, hello.record.0, hello.barrier.0, hello.confirmed.0] {
         out.extend(number.to_be_bytes());
     }
     out.push(hello.node.place());
@@ -107,26 +107,12 @@ fn decode_hello(reader: &mut Reader<'_>) -> Option<Hello> {
     let (boot, process) = (BootId(reader.u128()?), Process(reader.u128()?));
     let size_blocks = reader.u64().filter(|blocks| *blocks <= MAX_BLOCKS)?;
     let (record, barrier) = (Generation(reader.u64()?), Barrier(reader.u64()?));
-    let (confirmed, control) = (Barrier(reader.u64()?), reader.u64()?);
+    let confirmed = Barrier(reader.u64()?);
     let node = reader.node()?;
     let flags = reader.flags(SUSPECT | BLANK | PRIMARY)?;
     reader.zeros(6)?;
     let (suspect, blank, primary) = (flags & SUSPECT != 0, flags & BLANK != 0, flags & PRIMARY != 0);
-    Some(Hello {
-        volume,
-        node,
-        disk,
-        boot,
-        process,
-        size_blocks,
-        suspect,
-        blank,
-        primary,
-        record,
-        barrier,
-        confirmed,
-        control,
-    })
+    Some(Hello { volume, node, disk, boot, process, size_blocks, suspect, blank, primary, record, barrier, confirmed })
 }
 
 fn encode_welcome(record: &Record, welcome: &Welcome, out: &mut Vec<u8>) {

@@ -16,7 +16,7 @@ pub const MAX_PAYLOAD_BYTES: u32 = 1 << 20;
 /// Every body ends with its CRC32C.
 pub(super) const CRC: usize = 4;
 
-pub(super) const HELLO: usize = 112;
+pub(super) const HELLO: usize = 104;
 pub(super) const WELCOME: usize = RECORD_BYTES + 32;
 /// A Ready that knows of nothing.
 pub(super) const READY: usize = 12;

@@ -62,7 +62,6 @@ fn hello() -> Hello {
         record: Generation(3),
         barrier: Barrier(7),
         confirmed: Barrier(6),
-        control: 3,
     }
 }
 

@@ -105,7 +105,6 @@ fn hello(rng: &mut Rng) -> Hello {
         record: Generation(number(rng)),
         barrier: Barrier(number(rng)),
         confirmed: Barrier(number(rng)),
-        control: number(rng),
     }
 }
 

@@ -192,6 +192,27 @@ fn a_role_is_handed_over_without_two_who_serve() {
     });
 }
 
+/// Two documents of one version: the first was never answered, the second was, and both nodes must have it.
+#[test]
+fn a_document_that_was_never_answered_is_not_taken_for_the_one_that_was() {
+    kept(&nodes(2, Flush), |it| {
+        it.cuts(0, 1, 2_000);
+        it.world.clients[5].attachment = Some(50);
+        it.world.attach(5, 0, 50);
+        it.until("node 1: Primary; ");
+        it.until("node 0 is UpToDate");
+        it.runs(20);
+        it.attaches(6, 1);
+        it.kills(1);
+        it.until("node 0: Primary; ");
+        let before = it.world.judge.acknowledged;
+        let write = it.begins_write_of(6, 0, 1);
+        it.waits_for(write);
+        assert!(it.world.judge.acknowledged > before);
+        it.starts(1);
+    });
+}
+
 /// The Primary has dropped a peer and dies before it says so; this one hears it from the arbiter while it writes its last things.
 #[test]
 fn nothing_is_written_after_what_is_written_last() {
