@@ -168,7 +168,7 @@ impl Replica {
         }
         run.waiting.remove(node);
         let completes = run.completes(node);
-        self.resync_barrier_stored(node, completes);
+        self.resync_barrier_stored(node, barrier, completes, cx);
         self.confirm_barrier(cx);
     }
 

@@ -232,11 +232,18 @@ impl Replica {
     }
 
     /// What the target has flushed it is owed no more.
-    pub(crate) fn resync_barrier_stored(&mut self, node: Node, completes: bool) {
+    pub(crate) fn resync_barrier_stored(&mut self, node: Node, barrier: Barrier, completes: bool, cx: &mut Cx<'_>) {
         let Some(resync) = &mut self.peers[node.index()].resync else { return };
         let covered = std::mem::take(&mut resync.covered);
         if let Some(bits) = &mut self.bitmaps[node.index()] {
             bits.clear_all(&covered);
+        }
+        if let Some(absent) = self.absent[node.index()].as_mut().filter(|_| !covered.is_empty()) {
+            absent.barrier = barrier; // an older copy of its disk would lack what is cleared
+            if let Some(kept) = &mut self.disk.superblock.absent[node.index()] {
+                kept.barrier = barrier;
+                self.keep_quietly(cx);
+            }
         }
         if completes {
             self.set_resync_stage(node, ResyncStage::Complete);

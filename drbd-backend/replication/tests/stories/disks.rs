@@ -264,6 +264,29 @@ fn what_all_have_confirmed_is_known_after_a_restart() {
     });
 }
 
+/// It had got some of what it was owed, and stored a barrier over it, and the bits were cleared.
+#[test]
+fn a_target_that_is_rolled_back_during_its_resync_gets_everything() {
+    let plan = Plan { barrier_every_ms: 100, ..nodes(2, Flush) };
+    kept(&plan, |it| {
+        it.kills(1);
+        it.until("dropped node 1");
+        (0..6).for_each(|block| it.writes(0, block));
+        it.runs(200);
+        let copy = it.world.nodes[1].disk.clone();
+        it.world.nodes[0].disk.unreadable = 1 << 5; // so it does not end
+        it.starts(1);
+        it.until("resync of node 1: 6 blocks, what it missed");
+        it.until("barrier");
+        it.runs(50);
+        it.cuts_power(1);
+        it.world.exchange_disk(1, copy);
+        it.starts(1);
+        it.until("resync of node 1: 6 blocks, all, since its disk was rolled back");
+        it.world.nodes[0].disk.unreadable = 0;
+    });
+}
+
 #[test]
 fn a_volume_is_not_promoted_from_a_disk_that_lacks_writes() {
     kept(&nodes(2, Flush), |it| {
