@@ -26,6 +26,8 @@ pub enum Note {
     },
     Promoted(Record),
     PromotionLost(Record),
+    /// Promoted, and it has heard that its disk was rolled back.
+    StandsBack(Record),
     Serving {
         equalised: u64,
     },
@@ -141,6 +143,7 @@ impl fmt::Display for Note {
             Self::Promoting { why } => write!(f, "promoting: {why}"),
             Self::Promoted(record) => write!(f, "promoted: {record}"),
             Self::PromotionLost(record) => write!(f, "not promoted, another change came first: {record}"),
+            Self::StandsBack(record) => write!(f, "does not serve, since its disk was rolled back: {record}"),
             Self::Serving { equalised } => write!(f, "Primary; {equalised} blocks were made equal first"),
             Self::Deposed(record) => write!(f, "deposed: {record}"),
             Self::Frozen { missing } => write!(f, "frozen: {} missing", Places(*missing)),

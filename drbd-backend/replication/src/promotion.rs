@@ -182,6 +182,7 @@ impl Replica {
                 self.back_to_secondary();
             }
             Part::Primary(primary) if !primary.is_serving() && primary.change.is_none() => {
+                cx.say(Note::StandsBack(self.record().clone()));
                 self.report_promotions(&Err(Refusal::NotInSync), cx);
                 self.stand_down(Secondary::default(), None, cx);
             }
@@ -323,6 +324,7 @@ impl Replica {
 
     /// It is the record's Primary, and has learned meanwhile that its disk was rolled back: for the others it is one that is silent.
     fn not_to_serve(&mut self, record: Record, cx: &mut Cx<'_>) {
+        cx.say(Note::StandsBack(record.clone()));
         self.report_promotions(&Err(Refusal::NotInSync), cx);
         self.back_to_secondary();
         self.apply_record(record, cx);
@@ -337,10 +339,10 @@ impl Replica {
     }
 
     fn promoted(&mut self, record: Record, cx: &mut Cx<'_>) {
-        cx.say(Note::Promoted(record.clone()));
         if self.disk.superblock.data == Data::Blank {
             return self.not_to_serve(record, cx);
         }
+        cx.say(Note::Promoted(record.clone()));
         let spans = self.secondary_mut().and_then(|secondary| secondary.uncommitted()).unwrap_or_default();
         self.apply_record(record, cx);
         let view = self.record().in_sync().without(self.me());
@@ -377,6 +379,7 @@ impl Replica {
         self.peers[node.index()].answered = None;
         self.peers[node.index()].process =
             self.peers[node.index()].hello.as_ref().map(|hello| hello.process).unwrap_or_default();
+        self.peers[node.index()].control = 0;
         let control = Box::new(self.newest_control()); // from here on it gets every change, so this one misses none
         self.send(link, Message::Control(control), None, cx);
         if !self.primary().is_some_and(|primary| primary.view.contains(node)) {
@@ -387,8 +390,6 @@ impl Replica {
             self.equalise(node, ready.uncommitted);
             self.equalise_anew(node, cx);
             self.resend_runs(node, link, cx);
-            let stored = self.peers[node.index()].hello.as_ref().map_or(0, |hello| hello.control);
-            self.outdo_control(stored, cx);
         }
         self.beat_now(cx);
     }

@@ -21,7 +21,7 @@ pub struct By {
     pub leads: bool,
     /// By force-primary, with these falsely said to be destroyed.
     pub forced: Option<Nodes>,
-    /// Who was connected to it when it asked.
+    /// Who could tell it something when it asked.
     pub connected: Nodes,
 }
 
@@ -116,8 +116,10 @@ impl World {
         self.came_to(Moment::Proposed, node);
         let it = &self.nodes[node];
         let others = (0..self.nodes.len()).filter(|other| *other != node);
-        let connected =
-            others.filter(|other| self.are_connected(node, *other)).map(|other| self.place(other)).collect();
+        let connected = others
+            .filter(|other| self.are_connected(node, *other) && !self.is_cut(*other, node))
+            .map(|other| self.place(other))
+            .collect();
         let by = By { node, process: it.process, leads: it.leads, forced: self.forces[node], connected };
         self.question(node, question, Wish::Swap(Box::new(Swap { store, expected, proposed, by })));
     }

@@ -101,6 +101,8 @@ pub struct Disk {
     pub has_lost: bool,
     /// As above, because a write or a flush failed, or it was exchanged.
     pub is_broken: bool,
+    /// It did not do what it was asked, once.
+    pub has_failed: bool,
     /// It is another one, or an older copy.
     pub was_exchanged: bool,
 }
@@ -116,6 +118,7 @@ impl Disk {
             ills: Ills::default(),
             has_lost: false,
             is_broken: false,
+            has_failed: false,
             was_exchanged: false,
         }
     }
@@ -168,7 +171,7 @@ impl Disk {
 
     /// The kernel reports that it could not write back, once, and forgets what it could not write.
     pub fn fail_flush(&mut self, chance: &mut Rng) {
-        self.is_broken = true;
+        (self.is_broken, self.has_failed) = (true, true);
         for index in 0..MOST {
             if chance.bool() {
                 self.cache[index] = None;
@@ -199,6 +202,7 @@ impl Disk {
 
     pub fn is_made_whole(&mut self) {
         (self.has_lost, self.is_broken, self.was_exchanged) = (false, false, false);
+        self.has_failed = false;
     }
 
     /// Metadata lands. A resync that has come to its end makes the disk whole again.

@@ -1,6 +1,6 @@
 //! The judge: knows what no node can know, and holds it against what is promised, after every event.
 
-use replication::{Durability, Node, Nodes, Record, Role};
+use replication::{Data, Durability, Node, Nodes, Record, Role};
 
 use super::arbiter::By;
 use super::client::Attempt;
@@ -297,7 +297,8 @@ impl World {
         let disk = &self.nodes[node].disk;
         let is_whole = |other: &Node| {
             let disk = &self.nodes[other.index()].disk;
-            disk.is_whole() && !disk.meta.superblock.suspect
+            let has_failed = disk.has_failed && disk.meta.superblock.data == Data::Blank;
+            disk.is_whole() && !disk.meta.superblock.suspect && !has_failed
         };
         let whole = expected.in_sync().iter().find(is_whole);
         let hears = |other: Node| self.are_connected(node, other.index());
@@ -320,7 +321,9 @@ impl World {
             self.judge.broken(self.now, Promise::NothingLost, what);
         }
         self.judge_holds_all(node);
-        if gives_up || self.nodes[node].disk.was_exchanged {
+        // What the only disk has, and what was just held against everything acknowledged, is the truth from here on.
+        let is_truth = proposed.in_sync().len() == 1;
+        if gives_up || is_truth || self.nodes[node].disk.was_exchanged {
             self.nodes[node].disk.is_made_whole();
         }
     }

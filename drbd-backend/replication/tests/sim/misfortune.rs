@@ -281,7 +281,7 @@ impl World {
                 (self.nodes[node].has_failed, self.nodes[node].leads) = (true, false);
                 return;
             }
-            Note::Deposed(_) | Note::Demoted(_) => {
+            Note::Deposed(_) | Note::Demoted(_) | Note::StandsBack(_) => {
                 self.nodes[node].leads = false;
                 return;
             }

@@ -64,6 +64,11 @@ impl World {
         self.network.connections.iter().any(|it| it.ends == ends && it.open == [true; 2] && !it.broken)
     }
 
+    /// What this one says does not arrive there.
+    pub fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.network.cut_until[from][to] > self.now
+    }
+
     fn way_takes(&mut self) -> u64 {
         let most = if self.now < self.network.slow_until { 150 * MS } else { 250 * US };
         let rare = self.chance.u8(0..40) == 0 && !self.is_steady;

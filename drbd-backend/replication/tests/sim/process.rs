@@ -236,6 +236,7 @@ impl World {
             Work::Store { span, bytes, durable, .. } => {
                 let fails = std::mem::take(&mut disk.ills.store);
                 disk.is_broken |= fails;
+                disk.has_failed |= fails;
                 for index in blocks.within(*span) {
                     if !fails || self.chance.bool() {
                         disk.write(index, bytes.cells[index], *durable && !fails, &mut self.chance);
@@ -275,6 +276,7 @@ impl World {
             }
             Work::Keep { what } => {
                 let fails = std::mem::take(&mut disk.ills.keep);
+                disk.has_failed |= fails;
                 if !fails || self.chance.bool() {
                     disk.keep(what);
                 }
