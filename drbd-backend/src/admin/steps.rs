@@ -14,9 +14,10 @@ use axum::http::{Method, StatusCode};
 use axum::routing::put;
 use axum::{Json, Router};
 use futures::future::join_all;
+use replication::{Node as Place, Record};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::caller::Caller;
@@ -34,6 +35,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// A process that was killed keeps its files while the kernel ends what it had begun.
 const PREDECESSOR: Duration = Duration::from_secs(60);
 const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long a Primary may take to go on without a replica that is about to be copied anew.
+const LEFT_OUT: Duration = Duration::from_secs(20);
 
 pub(super) fn routes() -> Router<State> {
     Router::new().route("/v1/volumes/{volume}/definition", put(define).delete(erase))
@@ -122,37 +126,50 @@ fn path(uuid: Uuid) -> String {
 async fn define_here(state: &State, wanted: Definition) -> Result<(), Problem> {
     let _step = state.catalog().step(wanted.uuid).await;
     let entry = state.catalog().get(wanted.uuid);
-    let known = entry.as_ref().and_then(|entry| entry.definition.clone());
-    if let Some(known) = &known
-        && !known.is_same(&wanted)
-    {
+    let Some(known) = entry.as_ref().and_then(|entry| entry.definition.clone()) else {
+        return match (wanted.state, entry) {
+            (Phase::Creating, None) => make(state, &wanted).await,
+            (Phase::Creating, Some(entry)) => Err(damaged(entry.trouble)),
+            (Phase::Ready, _) => Err(Problem::held("it was not begun here, or was deleted meanwhile")
+                .remedy("create it again, which begins anew")),
+            (Phase::Deleting, None) => Ok(()),
+            (Phase::Deleting, Some(_)) => close(state, &wanted).await,
+        };
+    };
+    // Two may create it at once. Nothing is in what is still being created, so the later one's takes its place.
+    let is_other = !known.is_same(&wanted);
+    if is_other && known.state != Phase::Creating {
         return Err(Problem::new(
             Code::Conflict,
-            format!("another volume has the uuid {}: {}", wanted.uuid, known.name),
+            format!("{} has another creation under the uuid {}", known.name, wanted.uuid),
         )
-        .remedy("use another uuid; or delete that volume"));
+        .remedy("ask again with what it has; or use another uuid"));
     }
-    match (known.map(|known| known.state), wanted.state) {
-        (Some(known), wanted) if known > wanted && known == Phase::Deleting => {
+    match (known.state, wanted.state) {
+        (Phase::Deleting, Phase::Creating | Phase::Ready) => {
             Err(Problem::held("it is being deleted").remedy("delete it again, which goes on with that"))
         }
-        (Some(Phase::Ready), Phase::Creating) => Ok(()),
-        (None, Phase::Creating) if entry.is_some() => Err(damaged(entry.and_then(|entry| entry.trouble))),
-        (_, Phase::Creating) => make(state, wanted).await,
-        (None, Phase::Ready) => Err(Problem::held("it was not begun here, or was deleted meanwhile")
-            .remedy("create it again, which begins anew")),
-        (Some(_), Phase::Ready) => {
+        (Phase::Ready, Phase::Creating) => Ok(()),
+        (Phase::Creating, Phase::Creating) => make(state, &wanted).await,
+        (Phase::Creating | Phase::Ready, Phase::Ready) => {
+            if is_other {
+                // The arbiter has the record of this one.
+                make(state, &wanted).await?;
+            }
             keep(state, &wanted).await?;
             open(state, &wanted).await.map_err(|error| Problem::refused(trouble(&error)))
         }
-        (None, Phase::Deleting) if entry.is_none() => Ok(()),
-        (_, Phase::Deleting) => {
-            not_in_use(state, &wanted).await?;
-            keep(state, &wanted).await?;
-            state.node().close(wanted.volume()).await;
-            Ok(())
+        (Phase::Creating | Phase::Ready | Phase::Deleting, Phase::Deleting) => {
+            close(state, &known.in_phase(Phase::Deleting)).await
         }
     }
+}
+
+async fn close(state: &State, deleting: &Definition) -> Result<(), Problem> {
+    not_in_use(state, deleting).await?;
+    keep(state, deleting).await?;
+    state.node().close(deleting.volume()).await;
+    Ok(())
 }
 
 fn damaged(trouble: Option<String>) -> Problem {
@@ -160,15 +177,19 @@ fn damaged(trouble: Option<String>) -> Problem {
 }
 
 /// Nothing was ever written into files of a volume that is being created: what an earlier attempt left is made anew.
-async fn make(state: &State, definition: Definition) -> Result<(), Problem> {
-    let config = state.volume_config(&definition).ok_or_else(|| no_pool(state, &definition))?;
-    let is_first = state.catalog().get(definition.uuid).is_none();
-    keep(state, &definition).await?;
+async fn make(state: &State, definition: &Definition) -> Result<(), Problem> {
+    let config = state.volume_config(definition).ok_or_else(|| no_pool(state, definition))?;
+    let left = state.catalog().get(definition.uuid).map(|entry| entry.pool);
+    let is_first = left.is_none();
+    if left.as_ref().is_some_and(|pool| *pool != config.pool) {
+        forget(state, definition.uuid).await?;
+    }
+    keep(state, &definition.in_phase(Phase::Creating)).await?;
     let (node, disk) = (state.node().clone(), definition.disks()[&config.me]);
     let record = definition.record();
     let made = blocking(move || {
-        if !is_first {
-            node.remove(&config.pool, config.volume)?;
+        if let Some(pool) = left {
+            node.remove(&pool, config.volume)?;
         }
         node.create(&config, disk, &record)
     });
@@ -234,10 +255,14 @@ pub(super) async fn resync_here(state: &State, definition: &Definition) -> Resul
     }
     let config = state.volume_config(definition).ok_or_else(|| no_pool(state, definition))?;
     state.node().close(volume).await;
-    // After the close: nothing that this replica has promised is later than this.
-    let (_, record) = state.register().read(volume).await?;
-    let record =
-        record.ok_or_else(|| Problem::held("the arbiter has no record of it").remedy("see `tandem arbiter status`"))?;
+    let record = match left_out(state, definition, config.me).await {
+        Ok(record) => record,
+        Err(problem) => {
+            // It was open before, or is in trouble as it was.
+            let _ = open(state, definition).await;
+            return Err(problem);
+        }
+    };
     let node = state.node().clone();
     let made = blocking(move || {
         node.remove(&config.pool, volume)?;
@@ -253,6 +278,26 @@ pub(super) async fn resync_here(state: &State, definition: &Definition) -> Resul
     })
 }
 
+/// The record, once it counts on this replica no more. Before that the data here may be the last there is: the Primary may be lost, or may be deposed by
+/// a promotion of this node that nobody knows the end of.
+async fn left_out(state: &State, definition: &Definition, me: Place) -> Result<Record, Problem> {
+    let until = Instant::now() + LEFT_OUT;
+    loop {
+        let (_, record) = state.register().read(definition.volume()).await?;
+        let record = record
+            .ok_or_else(|| Problem::held("the arbiter has no record of it").remedy("see `tandem arbiter status`"))?;
+        if record.disk(me).is_none() {
+            return Ok(record);
+        }
+        if Instant::now() >= until {
+            let name = &definition.name;
+            return Err(Problem::held(format!("the Primary of {name} does not go on without {}", state.name()))
+                .remedy("its data was not thrown away; ask again once the Primary serves"));
+        }
+        sleep(TRY_AGAIN).await;
+    }
+}
+
 /// Takes this node's replica into service. One that is open is as good.
 async fn open(state: &State, definition: &Definition) -> Result<(), VolumeError> {
     let pool = definition.replica_of(state.name()).map_or("", |replica| replica.pool.as_str());
@@ -260,9 +305,9 @@ async fn open(state: &State, definition: &Definition) -> Result<(), VolumeError>
         let path = PathBuf::from(format!("[pools.{pool}]"));
         VolumeError::File(FileError::Missing { path })
     })?;
-    let opened = match state.node().open(config).await {
-        Err(VolumeError::Open(_)) => Ok(()),
-        opened => opened,
+    let opened = match state.node().look(config.volume).await {
+        Some(_) => Ok(()),
+        None => state.node().open(config).await,
     };
     state.catalog().set_trouble(definition.uuid, opened.as_ref().err().map(trouble));
     state.watcher().wake();
@@ -290,7 +335,7 @@ pub async fn open_all(state: &State) {
 }
 
 async fn open_later(state: State, definition: Definition) {
-    let until = tokio::time::Instant::now() + PREDECESSOR;
+    let until = Instant::now() + PREDECESSOR;
     loop {
         sleep(TRY_AGAIN).await;
         let _step = state.catalog().step(definition.uuid).await;
@@ -300,7 +345,7 @@ async fn open_later(state: State, definition: Definition) {
         }
         match open(&state, &definition).await {
             Ok(()) => return,
-            Err(VolumeError::File(FileError::InUse { .. })) if tokio::time::Instant::now() < until => {}
+            Err(VolumeError::File(FileError::InUse { .. })) if Instant::now() < until => {}
             Err(error) => {
                 tracing::error!(volume = %definition.uuid, name = definition.name, "not served: {}", trouble(&error));
                 return;

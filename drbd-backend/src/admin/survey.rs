@@ -61,19 +61,31 @@ pub(super) async fn survey(state: &State, caller: &Caller, key: Option<&str>) ->
 /// There is none among the nodes that were reached, or several have this name.
 pub(super) async fn find(state: &State, caller: &Caller, key: &str) -> Result<Whole, Problem> {
     let key = key_of(key)?;
-    let Survey { volumes, silent } = survey(state, caller, Some(&key)).await;
+    let whole = the_one(survey(state, caller, Some(&key)).await, &key)?;
+    match whole.is_known_to_all() {
+        true => Ok(whole),
+        // A node whose file is damaged knows the uuid alone.
+        false => {
+            let uuid = whole.uuid.to_string();
+            the_one(survey(state, caller, Some(&uuid)).await, &key)
+        }
+    }
+}
+
+fn the_one(survey: Survey, key: &str) -> Result<Whole, Problem> {
+    let Survey { volumes, silent } = survey;
     let mut found = volumes.into_iter();
     match (found.next(), found.next()) {
         (Some(whole), None) => Ok(whole),
-        (None, _) if silent.is_empty() => Err(no_such_volume(&key)),
+        (None, _) if silent.is_empty() => Err(no_such_volume(key)),
         (None, _) => {
             let silent: Vec<String> = silent.into_keys().collect();
-            Err(no_such_volume(&key)
-                .remedy(format!("not reached: {}; what only they know is missing", silent.join(", "))))
+            let remedy = format!("not reached: {}; what only they know is missing", silent.join(", "));
+            Err(no_such_volume(key).remedy(remedy))
         }
         (Some(one), Some(other)) => {
-            Err(Problem::new(Code::Conflict, format!("two volumes are called {key}: {} and {}", one.uuid, other.uuid))
-                .remedy("say which by its uuid"))
+            let message = format!("two volumes are called {key}: {} and {}", one.uuid, other.uuid);
+            Err(Problem::new(Code::Conflict, message).remedy("say which by its uuid"))
         }
     }
 }
@@ -167,6 +179,13 @@ impl Whole {
     pub(super) fn in_sync(&self) -> Vec<String> {
         let places = self.authority().map(|(_, replica)| replica.in_sync.clone()).unwrap_or_default();
         places.into_iter().map(|place| self.node_at(place)).collect()
+    }
+
+    /// Every node that should have a replica, and was reached, has said something of it.
+    fn is_known_to_all(&self) -> bool {
+        let replicas = self.definition.iter().flat_map(|definition| &definition.replicas);
+        let mut reached = replicas.filter(|replica| self.reached.contains(&replica.node));
+        reached.all(|replica| self.reports.contains_key(&replica.node))
     }
 
     /// Those that have a replica and were not reached.

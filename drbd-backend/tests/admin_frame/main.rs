@@ -1,4 +1,4 @@
-//! The frame of REST and what is not volumes: doors and callers, errors, fences, dead nodes, events, the arbiter, metrics. Real nodes, real sockets.
+//! REST: doors and callers, errors, fences, dead nodes, events, the arbiter, metrics, volumes. Real nodes, real sockets.
 
 mod arbiter;
 mod dead;
@@ -6,4 +6,6 @@ mod doors;
 mod events;
 mod fences;
 mod openapi;
+mod repairs;
+mod volumes;
 mod world;

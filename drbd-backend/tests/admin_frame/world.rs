@@ -76,6 +76,20 @@ pub(crate) struct World {
     pub(crate) judge: Judge,
     pub(crate) machines: Vec<Machine>,
     pub(crate) authority: Option<Authority>,
+    sites: Vec<Site>,
+}
+
+/// Where a node is, whether it runs or not.
+#[derive(Clone)]
+struct Site {
+    name: String,
+    rest: SocketAddr,
+    peers: SocketAddr,
+    boot: Uuid,
+}
+
+fn free_address() -> Result<SocketAddr> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 impl World {
@@ -102,13 +116,28 @@ impl World {
             let listeners = Listeners::bind("127.0.0.1:0".parse()?, ours.as_ref(), &home.join("node.sock")).await?;
             bound.push((name, home, ours, listeners));
         }
-        let rests: Vec<(String, SocketAddr)> =
-            bound.iter().map(|(name, _, _, listeners)| (name.clone(), listeners.address())).collect();
-        let mut machines = Vec::new();
-        for (name, home, ours, listeners) in bound {
-            machines.push(Machine::begin(name, home, ours, listeners, &rests, judge.address).await?);
+        let mut sites = Vec::new();
+        for (name, _, _, listeners) in &bound {
+            let boot = Uuid::new_v4();
+            sites.push(Site { name: name.clone(), rest: listeners.address(), peers: free_address()?, boot });
         }
-        Ok(Self { folder, judge, machines, authority })
+        let mut machines = Vec::new();
+        for (number, (_, home, ours, listeners)) in bound.into_iter().enumerate() {
+            machines.push(Machine::begin(&sites[number], home, ours, listeners, &sites, judge.address).await?);
+        }
+        Ok(Self { folder, judge, machines, authority, sites })
+    }
+
+    /// A node of a plain world begins a new life, over what its last one has left; volumes that are ready are opened.
+    pub(crate) async fn start_again(&self, number: usize) -> Result<Machine> {
+        let site = &self.sites[number];
+        let home = self.folder.path().join(&site.name);
+        let listeners = Listeners::bind(site.rest, None, &home.join("node.sock")).await?;
+        Machine::begin(site, home, None, listeners, &self.sites, self.judge.address).await
+    }
+
+    pub(crate) fn pool(&self, number: usize) -> PathBuf {
+        self.folder.path().join(&self.sites[number].name).join("pool")
     }
 
     pub(crate) fn register(&self) -> Result<Embedded> {
@@ -151,6 +180,12 @@ impl World {
         Ok(())
     }
 
+    /// The arbiter that was stopped goes on, at the same address.
+    pub(crate) async fn resume_the_arbiter(&mut self) -> Result<()> {
+        self.judge = Judge::start(self.folder.path().join("judge"), self.judge.address).await?;
+        Ok(())
+    }
+
     pub(crate) async fn stop_the_arbiter(&mut self) -> Result<()> {
         let nobody = Judge { address: self.judge.address, stop: oneshot::channel().0, served: tokio::spawn(async {}) };
         std::mem::replace(&mut self.judge, nobody).end().await
@@ -190,18 +225,19 @@ pub(crate) fn place(number: usize) -> Place {
 
 impl Machine {
     async fn begin(
-        name: String,
+        site: &Site,
         home: PathBuf,
         ours: Option<Arc<Credentials>>,
         listeners: Listeners,
-        rests: &[(String, SocketAddr)],
+        sites: &[Site],
         judge: SocketAddr,
     ) -> Result<Self> {
-        let (boot, pool, rest) = (Uuid::new_v4(), home.join("pool"), listeners.address());
-        std::fs::create_dir(&pool)?;
+        let Site { name, rest, peers, boot } = site.clone();
+        let pool = home.join("pool");
+        std::fs::create_dir_all(&pool)?;
         let register: Arc<dyn Register> = Arc::new(register(judge)?);
         let config = NodeConfig {
-            peers: "127.0.0.1:0".parse()?,
+            peers,
             nbd: "127.0.0.1:0".parse()?,
             engine: Options::default(),
             credentials: ours.clone(),
@@ -213,10 +249,9 @@ impl Machine {
             Some(ours) => client_of(ours, wanted),
             None => Ok(Client::builder().no_proxy().build()?),
         };
-        let others = rests.iter().filter(|(other, _)| *other != name).map(|(other, address)| {
-            // Volumes are opened below with the addresses that peers have taken.
-            let config = OtherConfig { peers: "127.0.0.1:1".parse()?, rest: format!("{scheme}://{address}") };
-            Ok((other.parse()?, config))
+        let others = sites.iter().filter(|other| other.name != name).map(|other| {
+            let config = OtherConfig { peers: other.peers, rest: format!("{scheme}://{}", other.rest) };
+            Ok((other.name.parse()?, config))
         });
         let cluster = Cluster::new(others.collect::<Result<Vec<_>>>()?, ours.as_ref())?;
         let catalog = Arc::new(Catalog::load(&name, [("default".to_owned(), pool.clone())].into()));
@@ -235,6 +270,7 @@ impl Machine {
             catalog: catalog.clone(),
             settings: Settings::of(VolumeId(0), place(0)),
         });
+        admin::open_all(&state).await;
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(admin::serve_on(listeners, state, async { drop(stopped.await) }));
         let (socket, client) = (home.join("node.sock"), client(&name)?);
