@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use replication::{BLOCK_BYTES, DiskState, Nodes, PeerStatus, Role, Time};
+use replication::{BLOCK_BYTES, DiskState, Node as Place, Nodes, PeerStatus, Role, Time, Why};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -36,7 +36,8 @@ pub(super) struct ReplicaReport {
     pub(super) disk: DiskWord,
     pub(super) suspect: bool,
     pub(super) serving: bool,
-    pub(super) changing: bool,
+    /// What stands in the way, where it neither serves nor is led by a Primary.
+    pub(super) why: Option<String>,
     pub(super) full: bool,
     /// Of the record as it knows it, as are the next three.
     pub(super) generation: u64,
@@ -138,22 +139,23 @@ pub(super) fn is_called(entry: &Entry, key: &str) -> bool {
 async fn report(state: &State, entry: Entry) -> Report {
     let Entry { uuid, definition, trouble, pool: _ } = entry;
     let seen = state.node().look(replication::VolumeId(uuid.as_u128())).await;
-    Report { uuid, replica: seen.map(|seen| ReplicaReport::of(uuid, &seen)), definition, trouble }
+    let replica = seen.map(|seen| ReplicaReport::of(uuid, definition.as_ref(), &seen));
+    Report { uuid, definition, trouble, replica }
 }
 
 impl ReplicaReport {
-    fn of(uuid: Uuid, seen: &Seen) -> Self {
+    fn of(uuid: Uuid, definition: Option<&Definition>, seen: &Seen) -> Self {
         let Seen { status, control, clients } = seen;
         Self {
             role: status.role.into(),
             disk: status.disk.into(),
             suspect: status.suspect,
             serving: status.serving,
-            changing: status.changing,
+            why: status.why.as_ref().map(|why| in_words(why, definition)),
             full: status.full,
             generation: status.record.generation.0,
             epoch: status.record.epoch,
-            primary: status.record.primary.map(replication::Node::place),
+            primary: status.record.primary.map(Place::place),
             in_sync: places(status.record.in_sync()),
             control: control.version,
             attachments: control.attachments.iter().map(|it| Attachment::of(uuid, it)).collect(),
@@ -168,8 +170,33 @@ impl ReplicaReport {
     }
 }
 
+/// The replica knows its peers by their places; people know them by name.
+fn in_words(why: &Why, definition: Option<&Definition>) -> String {
+    let name = |place: Place| definition.map_or_else(|| place.to_string(), |definition| definition.name_of(place));
+    let names = |nodes: &Nodes| nodes.iter().map(name).collect::<Vec<_>>().join(", ");
+    match why {
+        Why::PrimaryAway(node) => format!("{} is Primary and away, and nobody takes over unasked", name(*node)),
+        Why::Frozen(nodes) => format!("frozen: {} missing", names(nodes)),
+        Why::NoLease(nodes) => format!("waits for {} to answer a heartbeat", names(nodes)),
+        Why::WaitsForTheArbiter
+        | Why::Held(_)
+        | Why::DiskFailed
+        | Why::Blank
+        | Why::Suspect
+        | Why::NotInSync
+        | Why::NobodyIsPrimary
+        | Why::Grace(_)
+        | Why::Promoting
+        | Why::TakingOver
+        | Why::Unsettled
+        | Why::HandingOver
+        | Why::Full
+        | Why::ShuttingDown => why.to_string(),
+    }
+}
+
 fn places(nodes: Nodes) -> Vec<u8> {
-    nodes.iter().map(replication::Node::place).collect()
+    nodes.iter().map(Place::place).collect()
 }
 
 impl PeerReport {

@@ -150,8 +150,17 @@ impl Whole {
     pub(super) fn authority(&self) -> Option<(&str, &ReplicaReport)> {
         let of_record =
             |node: &str, replica: &ReplicaReport| replica.primary.is_some() && replica.primary == self.place(node);
+        let is_in_sync = |node: &str, replica: &ReplicaReport| {
+            self.place(node).is_some_and(|place| replica.in_sync.contains(&place))
+        };
         self.replicas().max_by_key(|(node, replica)| {
-            (replica.generation, replica.is_primary(), of_record(node, replica), replica.control)
+            (
+                replica.generation,
+                replica.is_primary(),
+                of_record(node, replica),
+                is_in_sync(node, replica),
+                replica.control,
+            )
         })
     }
 

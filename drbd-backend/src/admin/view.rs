@@ -216,31 +216,16 @@ fn waits_for(whole: &Whole, definition: &Definition) -> Option<String> {
             false => format!("not reached: {}", missing.join(", ")),
         });
     };
-    if let Some((node, replica)) = whole.primary() {
-        return (!replica.serving).then(|| frozen(whole, node, replica));
+    if replica.serving {
+        return replica.why.as_ref().map(|why| format!("{node}: {why}"));
     }
-    if let Some((node, _)) = whole.replicas().find(|(_, replica)| replica.role == RoleWord::Promoting) {
-        return Some(format!("{node} is becoming Primary"));
-    }
-    let Some(primary) = whole.recorded_primary() else {
-        return Some("nobody was promoted".to_owned());
-    };
-    Some(match whole.reached.contains(&primary) {
-        false if replica.in_sync.iter().any(|place| whole.place(node) == Some(*place)) => {
-            format!("{primary} is not reached, and may be serving for a moment yet")
-        }
-        false => format!("{primary} is not reached, and only it is in sync"),
-        true => format!("{primary} was Primary, and has to be promoted anew"),
-    })
-}
-
-fn frozen(whole: &Whole, node: &str, replica: &ReplicaReport) -> String {
-    let parted = replica.peers.iter().filter(|peer| !peer.connected && replica.in_sync.contains(&peer.place));
-    let parted: Vec<String> = parted.map(|peer| whole.node_at(peer.place)).collect();
-    match (parted.is_empty(), replica.changing) {
-        (false, true) => format!("{node} waits for the arbiter, to go on without {}", parted.join(", ")),
-        (false, false) => format!("{node} waits for {}", parted.join(", ")),
-        (true, true) => format!("{node} waits for the arbiter: a change is not settled"),
-        (true, false) => format!("{node} waits for its peers to renew its lease"),
+    // Who is about to serve knows more than who only waits.
+    let promoting = whole.replicas().find(|(_, replica)| replica.role == RoleWord::Promoting);
+    let (node, replica) = promoting.filter(|_| !replica.is_primary()).unwrap_or((node, replica));
+    let away = whole.recorded_primary().filter(|primary| !whole.reached.contains(primary));
+    match (&replica.why, away) {
+        (Some(why), _) => Some(format!("{node}: {why}")),
+        (None, Some(primary)) => Some(format!("its Primary, {primary}, is not reached")),
+        (None, None) => Some(format!("{node} is led by a Primary that this node does not reach")),
     }
 }

@@ -168,6 +168,8 @@ async fn force_primary_asks_for_the_name_and_for_the_living() -> Result<()> {
     .await?;
     world.machines.remove(0).end().await?;
     let survivor = world.start_again(1).await?;
+    let waits = survivor.get("/v1/volumes/db-1").await?;
+    ensure!(waits["serving"] == false && waits["why"].as_str().is_some_and(|why| why.contains("cmp1: ")), "{waits}");
     let mut said = survivor.node.said();
     until_shown(&survivor, "db-1", "it knows that it lacks writes", |volume| {
         replica(volume, "cmp1")["disk"] == "Outdated"

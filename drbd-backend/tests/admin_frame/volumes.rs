@@ -52,9 +52,12 @@ pub(crate) async fn until_shown(
 }
 
 pub(crate) async fn both_are_in_sync(machine: &Machine, name: &str) -> Result<()> {
-    until_shown(machine, name, "both replicas are up to date", |volume| {
+    until_shown(machine, name, "it serves, with both replicas up to date", |volume| {
         let replicas = volume["replicas"].as_array().expect("replicas");
-        replicas.iter().all(|it| it["disk"] == "UpToDate" && !it["connected"].as_array().expect("names").is_empty())
+        let well = replicas
+            .iter()
+            .all(|it| it["disk"] == "UpToDate" && !it["connected"].as_array().expect("names").is_empty());
+        well && volume["serving"] == true
     })
     .await
     .map(drop)
@@ -162,6 +165,7 @@ async fn the_role_moves_by_hand_over_and_comes_to_rest() -> Result<()> {
         status == StatusCode::OK && resting["primary"].is_null() && resting["serving"] == false,
         "{status} {resting}"
     );
+    ensure!(resting["why"].as_str().is_some_and(|why| why.contains("nobody is Primary")), "{resting}");
     let (status, again) = post(&world.machines[2], "db-1/demote", json!({})).await?;
     ensure!(status == StatusCode::OK && again["generation"] == resting["generation"], "{status} {again}");
     let (status, back) = post(&world.machines[1], "db-1/promote", json!({})).await?;
