@@ -21,6 +21,9 @@ pub(super) struct LinkState {
     pub(super) link: Link,
     socket: Socket,
     stage: Stage,
+    /// Of the frame that is coming in: its head, then its body, as far as they are there. Memory of theirs is used again for the next one.
+    head: Vec<u8>,
+    body: Vec<u8>,
     /// Bytes that came along and are not looked at yet.
     stash: Vec<u8>,
     receiving: bool,
@@ -29,24 +32,14 @@ pub(super) struct LinkState {
 }
 
 enum Stage {
-    /// The first bytes of a head.
-    Head(Vec<u8>),
-    Body {
-        frame: Frame,
-        body: Vec<u8>,
-    },
-    Payload {
-        frame: Frame,
-        body: Vec<u8>,
-        buffer: Buffer,
-        have: usize,
-    },
+    Head,
+    Body { frame: Frame },
+    Payload { frame: Frame, buffer: Buffer, have: usize },
 }
 
-/// A frame that is all there.
+/// A frame that is all there; its body is the link's.
 struct Whole {
     frame: Frame,
-    body: Vec<u8>,
     payload: Option<Slice>,
 }
 
@@ -69,7 +62,9 @@ impl Engine {
             node,
             link,
             socket,
-            stage: Stage::Head(Vec::new()),
+            stage: Stage::Head,
+            head: Vec::with_capacity(HEAD_BYTES),
+            body: Vec::new(),
             stash: Vec::new(),
             receiving: false,
             sending: 0,
@@ -89,13 +84,13 @@ impl Engine {
         let Some(state) = &mut self.links[place] else { return };
         let socket = state.socket.clone();
         let operation = match &mut state.stage {
-            Stage::Head(have) => {
-                let head = HEAD_BYTES - have.len();
+            Stage::Head => {
+                let head = HEAD_BYTES - state.head.len();
                 let buffer = self.pool.take_or_grow(USUAL_BYTES);
                 Operation::Recv { socket, head, buffer: Some(buffer), into: 0..USUAL_BYTES, at_least: head }
             }
-            Stage::Body { frame, body } => {
-                let left = frame.body_bytes() - body.len();
+            Stage::Body { frame } => {
+                let left = frame.body_bytes() - state.body.len();
                 let buffer = self.pool.take_or_grow(left);
                 Operation::Recv { socket, head: 0, buffer: Some(buffer), into: 0..left, at_least: 1 }
             }
@@ -120,13 +115,13 @@ impl Engine {
         };
         let buffer = completion.buffer.expect("every receive has a buffer");
         let fits = match &mut state.stage {
-            Stage::Head(have) => {
-                have.extend_from_slice(&completion.head);
+            Stage::Head => {
+                state.head.extend_from_slice(&completion.head);
                 let behind = count - completion.head.len();
                 self.head_received(place, buffer, behind)
             }
-            Stage::Body { body, .. } => {
-                body.extend_from_slice(&buffer[..count]);
+            Stage::Body { .. } => {
+                state.body.extend_from_slice(&buffer[..count]);
                 self.take_frames(place)
             }
             Stage::Payload { buffer: kept, have, .. } => {
@@ -155,17 +150,17 @@ impl Engine {
     /// A head is whole, and so many bytes behind it lie at the start of this buffer: if they are its payload, they stay there.
     fn head_received(&mut self, place: usize, buffer: Buffer, behind: usize) -> Result<(), String> {
         let Some(state) = &mut self.links[place] else { return Ok(()) };
-        let Stage::Head(have) = &mut state.stage else { return Ok(()) };
-        let frame = decode(have)?;
+        let frame = decode(&state.head)?;
         let payload = frame.payload().filter(|_| frame.body_bytes() == 0).map_or(0, |sum| sum.bytes as usize);
-        have.clear();
+        state.head.clear();
+        state.body.clear();
         if payload == USUAL_BYTES {
             let have = behind.min(payload);
             state.stash.extend_from_slice(&buffer[have..behind]);
-            state.stage = Stage::Payload { frame, body: Vec::new(), buffer, have };
+            state.stage = Stage::Payload { frame, buffer, have };
         } else {
             state.stash.extend_from_slice(&buffer[..behind]);
-            state.stage = Stage::Body { frame, body: Vec::new() };
+            state.stage = Stage::Body { frame };
         }
         self.take_frames(place)
     }
@@ -183,13 +178,18 @@ impl Engine {
             stash.drain(..taken);
             state.stash = stash;
             let Some(whole) = whole else { return Ok(()) };
-            self.frame_received(place, whole)?;
+            let body = std::mem::take(&mut state.body);
+            let received = self.frame_received(place, whole, &body);
+            if let Some(state) = &mut self.links[place] {
+                state.body = body;
+            }
+            received?;
         }
     }
 
-    fn frame_received(&mut self, place: usize, whole: Whole) -> Result<(), String> {
-        let Whole { frame, body, payload } = whole;
-        let message = frame.message(&body).map_err(|error| error.to_string())?;
+    fn frame_received(&mut self, place: usize, whole: Whole, body: &[u8]) -> Result<(), String> {
+        let Whole { frame, payload } = whole;
+        let message = frame.message(body).map_err(|error| error.to_string())?;
         let Some(state) = &self.links[place] else { return Ok(()) };
         let (index, link) = (state.volume, state.link);
         let payload = match payload {
@@ -293,28 +293,31 @@ impl LinkState {
         loop {
             let rest = &stash[*taken..];
             let next = match &mut self.stage {
-                Stage::Head(have) => {
-                    let count = rest.len().min(HEAD_BYTES - have.len());
-                    have.extend_from_slice(&rest[..count]);
+                Stage::Head => {
+                    let count = rest.len().min(HEAD_BYTES - self.head.len());
+                    self.head.extend_from_slice(&rest[..count]);
                     *taken += count;
-                    if have.len() < HEAD_BYTES {
+                    if self.head.len() < HEAD_BYTES {
                         return Ok(None);
                     }
-                    Stage::Body { frame: decode(have)?, body: Vec::new() }
+                    let frame = decode(&self.head)?;
+                    self.head.clear();
+                    self.body.clear();
+                    Stage::Body { frame }
                 }
-                Stage::Body { frame, body } => {
-                    let count = rest.len().min(frame.body_bytes() - body.len());
-                    body.extend_from_slice(&rest[..count]);
+                Stage::Body { frame } => {
+                    let count = rest.len().min(frame.body_bytes() - self.body.len());
+                    self.body.extend_from_slice(&rest[..count]);
                     *taken += count;
-                    if body.len() < frame.body_bytes() {
+                    if self.body.len() < frame.body_bytes() {
                         return Ok(None);
                     }
-                    let (frame, body) = (*frame, std::mem::take(body));
+                    let frame = *frame;
                     let Some(sum) = frame.payload() else {
-                        self.stage = Stage::Head(Vec::new());
-                        return Ok(Some(Whole { frame, body, payload: None }));
+                        self.stage = Stage::Head;
+                        return Ok(Some(Whole { frame, payload: None }));
                     };
-                    Stage::Payload { frame, body, buffer: pool.take_or_grow(sum.bytes as usize), have: 0 }
+                    Stage::Payload { frame, buffer: pool.take_or_grow(sum.bytes as usize), have: 0 }
                 }
                 Stage::Payload { buffer, have, .. } => {
                     let count = rest.len().min(buffer.len() - *have);
@@ -324,9 +327,9 @@ impl LinkState {
                     if *have < buffer.len() {
                         return Ok(None);
                     }
-                    let stage = std::mem::replace(&mut self.stage, Stage::Head(Vec::new()));
-                    let Stage::Payload { frame, body, buffer, .. } = stage else { unreachable!("it was looked at") };
-                    return Ok(Some(Whole { frame, body, payload: Some(buffer.share()) }));
+                    let stage = std::mem::replace(&mut self.stage, Stage::Head);
+                    let Stage::Payload { frame, buffer, .. } = stage else { unreachable!("it was looked at") };
+                    return Ok(Some(Whole { frame, payload: Some(buffer.share()) }));
                 }
             };
             self.stage = next;
