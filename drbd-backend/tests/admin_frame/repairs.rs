@@ -67,10 +67,14 @@ async fn damaged_files_fail_one_replica_which_is_made_again() -> Result<()> {
     let data = world.pool(1).join(format!("{}.data", volume["uuid"].as_str().context("uuid")?));
     std::fs::OpenOptions::new().write(true).open(&data)?.set_len(4096)?;
     world.machines.push(world.start_again(1).await?);
-    let failed =
-        until_shown(&world.machines[0], "db-1", "the other one serves", |volume| volume["serving"] == true).await?;
+    // Until the last life has let go, it is that which stands in the way.
+    let failed = until_shown(&world.machines[0], "db-1", "the other one serves, and what is wrong is said", |volume| {
+        let why = volume["why"].as_str().unwrap_or_default();
+        let goes_on = volume["serving"] == true && replica(volume, "cmp1")["in_sync"] == false;
+        goes_on && why.contains("cmp1: ") && why.contains("4096 bytes")
+    })
+    .await?;
     ensure!(replica(&failed, "cmp1")["disk"] == "Failed" && replica(&failed, "cmp1")["reached"] == true, "{failed}");
-    ensure!(failed["why"].as_str().is_some_and(|why| why.contains("cmp1: ") && why.contains("4096 bytes")), "{failed}");
     until_shown(&world.machines[0], "db-2", "the other volume serves", |volume| volume["serving"] == true).await?;
     let (status, body) = post(&world.machines[0], "db-1/resync", json!({ "node": "cmp1" })).await?;
     ensure!(status == StatusCode::OK, "{status} {body}");
@@ -107,11 +111,10 @@ async fn alone_with_damaged_files_a_volume_is_shown_as_failed() -> Result<()> {
     let uuid = volume["uuid"].as_str().context("uuid")?;
     std::fs::remove_file(world.pool(0).join(format!("{uuid}.meta")))?;
     let machine = world.start_again(0).await?;
-    let shown = machine.get("/v1/volumes/db-1").await?;
-    ensure!(
-        shown["state"] == "failed" && shown["why"].as_str().is_some_and(|why| why.contains("there is no")),
-        "{shown}"
-    );
+    until_shown(&machine, "db-1", "what is wrong is said", |volume| {
+        volume["state"] == "failed" && volume["why"].as_str().is_some_and(|why| why.contains("there is no"))
+    })
+    .await?;
     let (status, body) = post(&machine, "db-1/promote", json!({})).await?;
     ensure!(status == StatusCode::CONFLICT, "{status} {body}");
     std::fs::write(world.pool(0).join(format!("{uuid}.json")), "")?;
