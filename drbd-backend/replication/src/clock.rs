@@ -62,12 +62,14 @@ impl Replica {
         }
     }
 
-    /// A Secondary that hears of no Primary, though there is one, looks now and then whether the record has changed: it may have been added by one that
-    /// died before it could say so.
+    /// A Secondary that hears of no Primary looks now and then whether the record has changed: it may have been added by one that died before it could say
+    /// so. Where there is none, a promotion of a process that died may have been executed late: that is rare, and so is the question.
     fn wonder(&mut self, cx: &mut Cx<'_>) {
         let alone = matches!(&self.part, Part::Secondary(secondary) if secondary.link().is_none());
-        if alone && self.record().primary.is_some() && self.asked.is_none() && self.ask_at.is_none() {
-            self.ask_at = Some(cx.now + self.settings.lease);
+        if alone && self.asked.is_none() {
+            let leases = if self.record().primary.is_some() { 1 } else { 10 };
+            let due = cx.now + leases * self.settings.lease;
+            self.ask_at = Some(self.ask_at.map_or(due, |at| at.min(due)));
         }
     }
 
@@ -127,6 +129,9 @@ impl Replica {
                 self.apply_record(record, cx);
                 self.keep_quietly(cx);
                 self.part = Part::Secondary(self.secondary_of_start());
+                for peer in self.peers.iter_mut().filter(|peer| peer.link.is_some()) {
+                    peer.down_since = Some(cx.now); // from now on it may greet
+                }
                 self.compare_barriers(cx);
                 self.greet_when_clear(cx);
             }
@@ -160,6 +165,7 @@ impl Replica {
                 self.ask_at = Some(cx.now);
                 cx.out.push(Effect::Report { order, outcome: Ok(()) });
             }
+            Order::Invalidate => self.invalidate(order, cx),
             Order::Control(change) => self.order_change(order, change, cx),
             Order::Promote | Order::ForcePrimary { .. } => match &self.part {
                 Part::Failed => refuse(Refusal::DiskFailed, cx),

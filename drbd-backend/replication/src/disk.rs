@@ -2,7 +2,7 @@
 
 use crate::event::DiskError;
 use crate::metadata::{Data, Metadata, Superblock};
-use crate::names::{Extent, Generation, Job, Link, Node, Payload, Question};
+use crate::names::{Extent, Generation, Job, Link, Node, OrderId, Payload, Question};
 use crate::table::{Place, Stage};
 use crate::{Barrier, Bits, Content, Cx, Effect, Message, Note, Part, Refusal, Replica};
 
@@ -75,6 +75,8 @@ pub(crate) enum Then {
     },
     /// Nothing of the lost cache is trusted any more: this disk is the truth.
     Serve,
+    /// This disk's data is worth nothing any more.
+    Invalidated(OrderId),
     Ended,
 }
 
@@ -215,6 +217,7 @@ impl Replica {
             Then::Barrier(barrier) => self.own_barrier_stored(barrier, cx),
             Then::PeerBarrier { link, barrier } => self.send(link, Message::BarrierStored { barrier }, None, cx),
             Then::Serve => self.cache_is_truth(cx),
+            Then::Invalidated(order) => cx.out.push(Effect::Report { order, outcome: Ok(()) }),
             Then::Ended => self.is_ended(cx),
         }
     }
@@ -314,7 +317,11 @@ impl Replica {
         }
         cx.say(Note::DiskFailed);
         self.disk.superblock.data = Data::Blank;
-        self.disk.then.clear();
+        for (_, then) in self.disk.then.drain(..) {
+            if let Then::Invalidated(order) = then {
+                cx.out.push(Effect::Report { order, outcome: Err(Refusal::DiskFailed) });
+            }
+        }
         self.keep_quietly(cx);
         self.report_promotions(&Err(Refusal::DiskFailed), cx);
         self.leave_part(Part::Failed, cx);

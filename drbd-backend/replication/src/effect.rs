@@ -43,6 +43,8 @@ pub enum Refusal {
     Overtaken(Box<Record>),
     /// These nodes may serve, or may hold writes that are missing here.
     MayServe(Vec<Node>),
+    /// No serving Primary leads this replica: it could be copied anew from nobody.
+    NoSource,
     /// That node cannot take the role: it is not connected, or not in sync.
     Unfit(Node),
     /// The change does not fit the control document; why.

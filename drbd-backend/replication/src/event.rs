@@ -80,6 +80,9 @@ pub enum Order {
     /// Become Primary although rules 5 and 12 do not allow it.
     /// `destroyed`: nodes that will never come back with the disk they had. `forced`: nodes whose boot is fenced, or that said they are not Primary.
     ForcePrimary { destroyed: Vec<Node> },
+    /// Throw this replica's data away and have it copied anew by the Primary (`drbdadm invalidate`). Carried out once that is durable; the copy takes
+    /// its time. Refused unless a serving Primary, which is in sync, leads this replica.
+    Invalidate,
     /// Change the control document.
     Control(Change),
     /// The arbiter was replaced or rebuilt, and an operator has made sure that its record is the last one: whatever store answers next is

@@ -61,6 +61,10 @@ pub enum Note {
     Reclaimed(Record),
     Demoted(Record),
     BarrierStored(Barrier),
+    /// By order.
+    Invalidated,
+    /// The peer says that its disk needs everything.
+    PeerBlank(Node),
     DiskFailed,
     DiskFull,
     DiskNoLongerFull,
@@ -156,6 +160,8 @@ impl fmt::Display for Note {
             Self::Reclaimed(record) => write!(f, "not handed over, Primary again: {record}"),
             Self::Demoted(record) => write!(f, "demoted: {record}"),
             Self::BarrierStored(barrier) => write!(f, "barrier {barrier} stored"),
+            Self::Invalidated => write!(f, "invalidated: this replica's data is thrown away, and copied anew"),
+            Self::PeerBlank(node) => write!(f, "the disk of {node} needs everything anew"),
             Self::DiskFailed => write!(f, "Failed: the disk did not do what it was asked"),
             Self::DiskFull => write!(f, "the pool is full: writes wait; free or add space"),
             Self::DiskNoLongerFull => write!(f, "the pool has space again"),

@@ -6,10 +6,10 @@ use crate::disk::{Then, Work};
 use crate::event::Content;
 use crate::message::{Envelope, Message, Welcome};
 use crate::metadata::{Absent, Data, Superblock};
-use crate::names::{Barrier, DiskId, Link, Node, Payload, Seq, Span, Time};
+use crate::names::{Barrier, DiskId, Link, Node, OrderId, Payload, Seq, Span, Time};
 use crate::record::Record;
 use crate::table::Kind;
-use crate::{Cx, Effect, Part, Refusal, Replica};
+use crate::{Cx, Effect, Note, Part, Refusal, Replica};
 
 /// Extents whose marks fit into one message, of at most 1 MiB.
 const MOST_MARKED_EXTENTS: usize = 7000;
@@ -45,6 +45,8 @@ struct Session {
     /// What it said must be durable before anything further is taken up.
     storing: bool,
     owes_ready: bool,
+    /// The Primary is serving: it has made its peers equal.
+    is_served: bool,
     later: VecDeque<(Envelope, Message, Option<Payload>)>,
     barrier: Option<PeerBarrier>,
 }
@@ -152,8 +154,9 @@ impl Replica {
         let has_active_extents = self.activity.is_dirty();
         let superblock = &mut self.disk.superblock;
         let Part::Secondary(secondary) = &mut self.part else { return };
+        let is_served = !matches!(welcome, Welcome::Equalise { .. });
         secondary.session =
-            Some(Session { link, storing: true, owes_ready: true, later: VecDeque::new(), barrier: None });
+            Some(Session { link, storing: true, owes_ready: true, is_served, later: VecDeque::new(), barrier: None });
         secondary.barrier_wanted = false;
         match welcome {
             Welcome::GoOn { next } => {
@@ -183,6 +186,23 @@ impl Replica {
             }
         }
         self.keep_superblock(Then::Heed(link), cx);
+    }
+
+    /// Its data is worth nothing from now on, and the Primary hears so with the next Hello: it drops this replica and copies everything, under a new disk id. The
+    /// connection ends at once, so that no resync under way ends and makes it good.
+    pub(crate) fn invalidate(&mut self, order: OrderId, cx: &mut Cx<'_>) {
+        let session = match &self.part {
+            Part::Failed => return cx.out.push(Effect::Report { order, outcome: Err(Refusal::DiskFailed) }),
+            Part::Secondary(secondary) => secondary.session.as_ref().filter(|session| session.is_served),
+            Part::Learning | Part::Candidate(..) | Part::Primary(_) => None,
+        };
+        let Some(link) = session.map(|session| session.link) else {
+            return cx.out.push(Effect::Report { order, outcome: Err(Refusal::NoSource) });
+        };
+        cx.say(Note::Invalidated);
+        self.disk.superblock.data = Data::Blank;
+        self.keep_superblock(Then::Invalidated(order), cx);
+        self.hang_up(link, cx);
     }
 
     /// What this disk alone may hold is not forgotten before the resync has ended, though barriers pass meanwhile and Primaries change:
@@ -229,6 +249,9 @@ impl Replica {
         cx: &mut Cx<'_>,
     ) {
         let Part::Secondary(secondary) = &mut self.part else { return Self::release_payload(payload, cx) };
+        if let Some(session) = &mut secondary.session {
+            session.is_served |= envelope.barrier > Barrier(0); // it has stored the one that ends its takeover
+        }
         if secondary.progress(envelope) {
             self.activity.confirm();
         }

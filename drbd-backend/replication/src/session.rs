@@ -241,10 +241,10 @@ impl Replica {
     /// Why a peer that stands in `in_sync` cannot stay there.
     fn why_unfit(&self, node: Node, hello: &Hello) -> Option<Note> {
         let known = self.peers[node.index()].barrier;
-        if self.record().disk(node) != Some(hello.disk)
-            || hello.blank
-            || hello.size_blocks < self.disk.superblock.size_blocks
-        {
+        if hello.blank {
+            return Some(Note::PeerBlank(node));
+        }
+        if self.record().disk(node) != Some(hello.disk) || hello.size_blocks < self.disk.superblock.size_blocks {
             return Some(Note::StrangeDisk { node, disk: hello.disk });
         }
         if hello.barrier < known {

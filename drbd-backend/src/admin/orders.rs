@@ -360,6 +360,10 @@ fn refused(state: &State, definition: &Definition, refusal: Refusal) -> Problem 
             Problem::held(format!("{} cannot take {volume} over: it is not connected, or not in sync", name(to)))
                 .remedy("wait until it is UpToDate")
         }
+        Refusal::NoSource => {
+            Problem::held(format!("{me} is not led by a serving Primary of {volume}: nobody is there to copy it from"))
+                .remedy("promote another node that is in sync first")
+        }
         Refusal::Invalid(why) => Problem::refused(format!("{volume}: {why}")),
         Refusal::Busy => Problem::held(format!("another order for {volume} is under way")).remedy("ask again"),
         Refusal::ShuttingDown => {

@@ -271,6 +271,10 @@ impl World {
         match what {
             What::Promote { who } => self.order(self.whom(who, there), Order::Promote, About::Role),
             What::Demote => self.order(self.whom(Who::Primary, there), Order::Demote, About::Role),
+            What::Invalidate { who } => {
+                let node = self.whom(who, there);
+                self.can_spare(node) && self.order(node, Order::Invalidate, About::Invalidate)
+            }
             What::HandOver { to } => {
                 let to = self.place(self.whom(to, there));
                 self.order(self.whom(Who::Primary, there), Order::HandOver(to), About::Role)

@@ -162,6 +162,9 @@ pub enum What {
         who: Who,
     },
     Demote,
+    Invalidate {
+        who: Who,
+    },
     HandOver {
         to: Who,
     },
@@ -233,6 +236,7 @@ impl What {
             Self::Exchanged { .. } => "disk exchanged",
             Self::Promote { .. } => "promote",
             Self::Demote => "demote",
+            Self::Invalidate { .. } => "invalidate",
             Self::HandOver { .. } => "hand over",
             Self::ForceAfterFence { .. } => "force-primary after a fence",
             Self::ForceWithoutFence { .. } => "force-primary, wrongly",

@@ -11,6 +11,7 @@ pub enum About {
     Role,
     Force,
     Trust,
+    Invalidate,
     Attach { client: usize, id: u128 },
     Revoke { client: usize, id: u128 },
     ShutDown,
@@ -78,6 +79,9 @@ impl World {
                 let wait = self.chance.u64(0..2 * MS);
                 self.at(self.now + wait, Due::Exit { node, process });
             }
+            // Nobody can count on what it had.
+            (About::Invalidate, Ok(())) => self.nodes[node].disk.has_failed = true,
+            (About::Invalidate, Err(_)) => {}
             (About::Trust, _) | (About::Revoke { .. } | About::ShutDown, Err(_)) => {}
         }
     }

@@ -236,7 +236,7 @@ fn random_what(chance: &mut Rng, nodes: usize) -> What {
     let one = chance.usize(0..nodes);
     let other = (one + chance.usize(1..nodes)) % nodes;
     let (one, other) = (Who::Node(one), Who::Node(other));
-    match chance.u8(0..103) {
+    match chance.u8(0..106) {
         0..8 => What::Kill { who, down },
         8..16 => What::CutPower { who, down },
         16..20 => What::CutPowerInTurn { first: who, second: random_who(chance), down },
@@ -269,6 +269,7 @@ fn random_what(chance: &mut Rng, nodes: usize) -> What {
         97..98 => What::ForceWithoutFence { who },
         98..100 => What::Revoke { client: chance.usize(0..5) },
         100..101 => What::FenceHost { client: chance.usize(0..5) },
-        _ => What::Fence { who, down },
+        101..103 => What::Fence { who, down },
+        _ => What::Invalidate { who },
     }
 }

@@ -72,7 +72,7 @@ impl Scene {
     }
 
     /// So many microseconds.
-    fn passes(&mut self, us: u64) {
+    pub fn passes(&mut self, us: u64) {
         let until = self.world.now + us * US;
         while self.world.when_next().is_some_and(|at| at <= until) && self.world.step() {}
         self.world.now = self.world.now.max(until);
@@ -105,6 +105,12 @@ impl Scene {
         if !self.is_lost() {
             let about = if what == Order::ShutDown { About::ShutDown } else { About::Role };
             assert!(self.world.order(node, what, about), "node {node} is there to take an order");
+        }
+    }
+
+    pub fn orders_invalidation(&mut self, node: usize) {
+        if !self.is_lost() {
+            assert!(self.world.order(node, Order::Invalidate, About::Invalidate), "node {node} is there");
         }
     }
 

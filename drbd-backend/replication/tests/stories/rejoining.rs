@@ -199,3 +199,62 @@ fn nothing_of_an_old_connection_lands_after_the_addition() {
         it.runs(1_500);
     });
 }
+
+/// `drbdadm invalidate`: it is refused where nobody could be copied from, survives a restart, and what was thrown away serves nobody.
+#[test]
+fn an_invalidated_replica_is_dropped_and_gets_everything() {
+    kept(&nodes(2, Flush), |it| {
+        it.writes(0, 1);
+        it.orders_invalidation(0);
+        it.until("the order is refused: NoSource");
+        it.orders_invalidation(1);
+        it.until("node 1: invalidated");
+        it.until("node 1: the order is carried out");
+        it.kills(1);
+        it.until("dropped node 1");
+        it.starts(1);
+        it.until("resync of node 1: 6 blocks, all");
+        it.until("node 1 is UpToDate");
+        it.kills(0);
+        it.runs(50);
+        it.orders_invalidation(1);
+        it.until("the order is refused: NoSource");
+        it.until("node 1: Primary; ");
+        it.reads(1, 1);
+        it.starts(0);
+    });
+}
+
+#[test]
+fn an_invalidated_replica_is_not_promoted_though_it_stands_in_sync() {
+    kept(&nodes(2, Flush), |it| {
+        it.writes(0, 1);
+        it.befalls(What::ArbiterAway { length: 300 });
+        it.orders_invalidation(1);
+        it.until("node 1: the order is carried out");
+        it.kills(0);
+        it.runs(2_000);
+        assert!(it.is_in_sync(1) && !it.serves(1));
+        it.starts(0);
+        it.until("node 0: Primary; ");
+        it.until("node 1 is UpToDate");
+    });
+}
+
+/// The barrier that ends its resync is under way.
+#[test]
+fn an_invalidation_is_not_undone_by_the_end_of_a_resync() {
+    for wait_us in 0..40 {
+        kept(&nodes(2, Flush), |it| {
+            it.kills(1);
+            it.until("dropped node 1");
+            it.writes(0, 1);
+            it.starts(1);
+            it.until("resync of node 1");
+            it.passes(100 * wait_us);
+            it.orders_invalidation(1);
+            it.until("the order is ");
+            it.until("node 1 is UpToDate");
+        });
+    }
+}
