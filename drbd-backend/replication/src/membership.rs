@@ -214,6 +214,7 @@ impl Replica {
                 cx.say(Note::Added { node, record: record.clone() });
                 if let Some(primary) = self.primary_mut() {
                     primary.adding = None;
+                    primary.led.insert(node);
                 }
                 self.peers[node.index()].kin = true;
                 self.peers[node.index()].resync = None;

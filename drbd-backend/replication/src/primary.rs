@@ -39,6 +39,8 @@ pub(crate) struct Primary {
     pub(crate) first: Generation,
     pub(crate) since: Time,
     pub(crate) floor: Barrier,
+    /// Whom it has made equal or added since.
+    pub(crate) led: Nodes,
     pub(crate) heartbeat_at: Time,
     /// Nothing new is begun, because of this.
     pub(crate) quiet: Option<Quiet>,
@@ -77,6 +79,7 @@ impl Primary {
             first,
             since: now,
             floor,
+            led: Nodes::NONE,
             heartbeat_at: now,
             quiet: None,
             stopped: false,
@@ -85,10 +88,11 @@ impl Primary {
         }
     }
 
-    /// Whoever left `in_sync` then cannot have heard of a later barrier, unless it lived through another history of this volume: this disk was rolled
-    /// back or its node was promoted by force, and nobody knows what differs.
-    pub(crate) fn known_by(&self, since: Generation) -> Barrier {
-        if since > self.first { self.floor.max(self.confirmed) } else { self.floor }
+    /// This node, which left `in_sync` then, cannot have heard of a later barrier, unless it lived through another history of this volume: this disk was
+    /// rolled back or its node was promoted by force, and nobody knows what differs.
+    pub(crate) fn known_by(&self, node: Node, since: Generation) -> Barrier {
+        let was_led = since > self.first && self.led.contains(node);
+        if was_led { self.floor.max(self.confirmed) } else { self.floor }
     }
 
     pub(crate) fn is_serving(&self) -> bool {

@@ -110,7 +110,8 @@ impl Replica {
             return None;
         }
         let wanted = self.record().primary.is_some() && self.settings.takes_over;
-        if !ordered && !wanted || self.why_not_promote().is_some() || self.others_may_serve(cx.now) {
+        let waits = self.is_behind_a_peer() || self.others_may_serve(cx.now);
+        if !ordered && !wanted || self.why_not_promote().is_some() || waits {
             return None;
         }
         let handed_over = self.record().primary.is_some_and(|node| self.peers[node.index()].stopped);
@@ -137,7 +138,14 @@ impl Replica {
     pub(crate) fn would_stand(&self) -> bool {
         let ordered = self.orders.iter().any(|(_, what)| *what == Order::Promote);
         let wanted = self.record().primary.is_some() && self.settings.takes_over;
-        (ordered || wanted) && self.ending.is_none() && self.held_by.is_none() && self.why_not_promote().is_none()
+        let may = self.ending.is_none() && self.held_by.is_none() && !self.is_behind_a_peer();
+        (ordered || wanted) && may && self.why_not_promote().is_none()
+    }
+
+    /// A peer knows of a later record: the arbiter's is asked for again, and if it stays behind, it was restored from an old copy.
+    fn is_behind_a_peer(&self) -> bool {
+        let later = |hello: &crate::Hello| hello.record > self.record().generation;
+        self.peers.iter().any(|peer| peer.hello.as_deref().is_some_and(later))
     }
 
     /// Every in-sync disk is here, the one of the record, and may have lost its cache; and this node is the first of them (rule 12).
@@ -460,6 +468,7 @@ impl Replica {
         let Part::Primary(primary) = &mut self.part else { return };
         let Some(taking_over) = primary.taking_over.take() else { return };
         let view = primary.view;
+        primary.led = view;
         cx.say(Note::Serving { equalised: taking_over.equalised });
         view.iter().for_each(|node| self.peers[node.index()].kin = true);
         self.report_promotions(&Ok(()), cx);

@@ -103,7 +103,7 @@ impl Replica {
             () if hello.blank => Why::Blank,
             () if hello.disk != absent.disk => Why::OtherDisk,
             () if hello.barrier < absent.barrier => Why::RolledBack,
-            () if self.primary().is_some_and(|primary| hello.confirmed > primary.known_by(absent.since)) => {
+            () if self.primary().is_some_and(|primary| hello.confirmed > primary.known_by(node, absent.since)) => {
                 Why::OtherHistory
             }
             () if !reaches_back || self.bitmaps[node.index()].is_none() => Why::NoBitmap,

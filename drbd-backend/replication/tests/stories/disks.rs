@@ -287,6 +287,27 @@ fn a_target_that_is_rolled_back_during_its_resync_gets_everything() {
     });
 }
 
+/// All were held, and learn the record at the same moment: those that know get to say so before anybody stands.
+#[test]
+fn a_disk_that_was_rolled_back_while_all_were_held_is_told_so_in_time() {
+    let plan = Plan { barrier_every_ms: 100, ..nodes(2, Flush) };
+    kept(&plan, |it| {
+        it.writes(0, 1);
+        it.until("barrier 2 stored");
+        it.runs(200);
+        it.befalls(What::ArbiterAway { length: 2_000 });
+        it.kills(1);
+        it.starts(1);
+        it.cuts_power(0);
+        let copy = it.world.copies[0].clone();
+        it.world.exchange_disk(0, copy);
+        it.starts(0);
+        it.until("the disk of node 0 was rolled back");
+        it.until("node 1: Primary; ");
+        it.reads(1, 1);
+    });
+}
+
 #[test]
 fn a_volume_is_not_promoted_from_a_disk_that_lacks_writes() {
     kept(&nodes(2, Flush), |it| {
