@@ -44,7 +44,8 @@ impl Replica {
 
     fn part_wakes_at(&self) -> Option<Time> {
         match &self.part {
-            Part::Learning | Part::Failed => None,
+            Part::Learning => None,
+            Part::Failed => self.failed_wakes_at(),
             Part::Secondary(_) => self.may_serve_last().filter(|_| self.would_stand()),
             Part::Candidate(_, candidacy) => candidacy.again_at(),
             Part::Primary(primary) => {

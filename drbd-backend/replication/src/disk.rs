@@ -2,7 +2,7 @@
 
 use crate::event::DiskError;
 use crate::metadata::{Data, Metadata, Superblock};
-use crate::names::{Extent, Generation, Job, Link, Node, OrderId, Payload, Question};
+use crate::names::{Extent, Generation, Job, Link, Node, OrderId, Payload, Question, Time};
 use crate::table::{Place, Stage};
 use crate::{Barrier, Bits, Content, Cx, Effect, Message, Note, Part, Refusal, Replica};
 
@@ -13,6 +13,8 @@ pub(crate) struct Disk {
     wanted: u64,
     stored: u64,
     keeping: Option<u64>,
+    /// That it failed could not be written down: again then, or after a restart it would look good.
+    retry_at: Option<Time>,
     /// What waits for the superblock.
     then: Vec<(u64, Then)>,
     jobs: Vec<Option<Work>>,
@@ -87,6 +89,7 @@ impl Disk {
             wanted: 0,
             stored: 0,
             keeping: None,
+            retry_at: None,
             then: Vec::new(),
             jobs: Vec::new(),
             free: Vec::new(),
@@ -160,6 +163,17 @@ impl Replica {
         }
     }
 
+    /// When that the disk failed is to be written down again.
+    pub(crate) fn failed_wakes_at(&self) -> Option<Time> {
+        self.disk.retry_at
+    }
+
+    pub(crate) fn keep_failed_when_due(&mut self, cx: &mut Cx<'_>) {
+        if self.disk.retry_at.take_if(|at| *at <= cx.now).is_some() {
+            self.keep_what_is_wanted(cx);
+        }
+    }
+
     /// Makes the superblock durable as it is now, and then goes on.
     pub(crate) fn keep_superblock(&mut self, then: Then, cx: &mut Cx<'_>) {
         self.disk.wanted += 1;
@@ -188,6 +202,7 @@ impl Replica {
         if result.is_err() {
             if matches!(work, Work::Superblock) {
                 self.disk.keeping = None;
+                self.disk.retry_at = Some(cx.now + self.settings.ask_again);
             }
             return self.fail_disk(cx);
         }

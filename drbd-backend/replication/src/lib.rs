@@ -229,7 +229,8 @@ impl Replica {
     fn go_on(&mut self, cx: &mut Cx<'_>) {
         self.ask_when_due(cx);
         match self.part {
-            Part::Learning | Part::Failed => {}
+            Part::Learning => {}
+            Part::Failed => self.keep_failed_when_due(cx),
             Part::Secondary(_) | Part::Candidate(..) => {
                 self.submit_waiting(cx);
                 self.stand_when_due(cx);

@@ -308,6 +308,22 @@ fn a_disk_that_was_rolled_back_while_all_were_held_is_told_so_in_time() {
     });
 }
 
+/// Neither its data nor that it failed could be written, the first time.
+#[test]
+fn a_disk_that_failed_does_not_look_good_after_a_restart() {
+    kept(&nodes(2, Flush), |it| {
+        it.writes(0, 1);
+        it.befalls(What::FlushError { who: Who::Node(1) });
+        it.befalls(What::MetadataError { who: Who::Node(1) });
+        it.begins_flush(0);
+        it.until("node 1: Failed");
+        it.runs(300);
+        it.kills(1);
+        it.starts(1);
+        it.until("resync of node 1: 6 blocks, all");
+    });
+}
+
 #[test]
 fn a_volume_is_not_promoted_from_a_disk_that_lacks_writes() {
     kept(&nodes(2, Flush), |it| {
