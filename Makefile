@@ -61,6 +61,7 @@ bench-client: ## 1,000 servers listed and parsed -> target/bench/client.json
 	    cargo bench --quiet -p system-tests --bench bench-client
 
 bench-volume: $(if $(filter ceph,$(PEERS)),target/ceph/root) ## volumes against disk, qemu-nbd and floor: 15 minutes -> target/bench/volume.json; BENCH=--quick; ONLY=write,read,...; PEERS=ceph
+	@cargo build --release --quiet -p tandem-node
 	@ONLY=$(ONLY) PEERS=$(PEERS) cargo bench --quiet -p system-tests --bench bench-volume -- $(BENCH)
 
 # Debian's Ceph, and the qemu-nbd of the same Debian that can serve its images: unpacked, not installed.

@@ -4,21 +4,26 @@
 //! The client is in it too, and allocates nothing.
 
 use std::alloc::System;
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow, ensure};
+use replication::{BootId, DiskId, Node as Place, Order, Record, Role, Settings, VolumeId};
+use serde::{Deserialize, Serialize};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use tokio::runtime::Runtime;
+use tandem_node::arbiter::{Embedded, Limits, Outcome, Register};
+use tandem_node::disk::Options;
+use tandem_node::node::{Node, NodeConfig, Peer, VolumeConfig};
 use uuid::Uuid;
 
 use super::load::{self, Pattern, Span, Workload};
 use super::nbd::NbdLane;
-use super::payload::Ledger;
+use super::payload::{BLOCK, Ledger};
 use super::processes::{free_address, pause, until};
-use super::stand_in::{Answer, Command, Replica, Running};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -26,15 +31,34 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const WARM_UP: Duration = Duration::from_secs(3);
 const TIME: Duration = Duration::from_secs(2);
 
+/// What the process that counts is told.
+pub(crate) const COUNT: &str = "TANDEM_BENCH_COUNT";
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Task {
+    /// Where an arbiter is.
+    pub(crate) arbiter: String,
+    pub(crate) folder: PathBuf,
+    pub(crate) size_bytes: u64,
+}
+
 fn allocated() -> usize {
     let stats = ALLOCATOR.stats();
     stats.allocations + stats.reallocations
 }
 
+/// This program, when it is started by itself with that: says how many it counts.
+pub(crate) fn serve(task: &str) -> Result<()> {
+    println!("{}", count(&serde_json::from_str(task)?)?);
+    Ok(())
+}
+
 /// Allocations per write of 4 KiB, on both nodes together.
-pub(crate) fn count(runtime: &Runtime, arbiter: &str, folder: &Path, size_bytes: u64) -> Result<f64> {
-    let pair = Pair::begin(runtime, arbiter, folder, size_bytes)?;
-    let ledger = Ledger::new(size_bytes);
+fn count(task: &Task) -> Result<f64> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let pair = runtime.block_on(Pair::begin(task))?;
+    until("both nodes are in sync", || Ok(runtime.block_on(pair.is_whole()).then_some(())))?;
+    let ledger = Ledger::new(task.size_bytes);
     load::fill(&ledger, pair.connect(8, 1 << 20)?, 1 << 20, 8)?;
     let before = allocated();
     pause(TIME);
@@ -63,33 +87,61 @@ pub(crate) fn count(runtime: &Runtime, arbiter: &str, folder: &Path, size_bytes:
 
 /// Two nodes, here, with a volume whose Primary is the first.
 struct Pair {
-    _nodes: Vec<Running>,
+    nodes: Vec<Node>,
     nbd: SocketAddr,
-    volume: Uuid,
+    volume: VolumeId,
 }
 
 impl Pair {
-    fn begin(runtime: &Runtime, arbiter: &str, folder: &Path, size_bytes: u64) -> Result<Self> {
-        let (addresses, clients) = ([free_address()?, free_address()?], [free_address()?, free_address()?]);
-        let (volume, disks, mut nodes) = (Uuid::new_v4(), vec![Uuid::new_v4(), Uuid::new_v4()], Vec::new());
-        for (me, (peers, nbd)) in (0..).zip(addresses.into_iter().zip(clients)) {
-            let pool = folder.join(format!("counted-{me}"));
-            std::fs::create_dir_all(&pool)?;
-            let (disks, all) = (disks.clone(), addresses.to_vec());
-            let replica = Replica { volume, me, size_bytes, pool, durable_writes: false, disks, peers: all };
-            let node = runtime.block_on(Running::begin(peers, nbd, arbiter, Uuid::new_v4()))?;
-            runtime.block_on(node.obey(Command::Create(replica)))?;
+    async fn begin(task: &Task) -> Result<Self> {
+        let volume = VolumeId(Uuid::new_v4().as_u128());
+        let disks: Vec<_> = places().map(|place| (place, DiskId(Uuid::new_v4().as_u128()))).collect();
+        let addresses = [free_address()?, free_address()?];
+        let register: Arc<dyn Register> = Arc::new(Embedded::new(&task.arbiter, None, Limits::default())?);
+        let record = Record::of_new_volume(disks.clone());
+        let outcome = register.create(volume, &record).await;
+        ensure!(matches!(outcome, Outcome::Done), "the arbiter does not take the volume: {outcome:?}");
+        let mut nodes = Vec::new();
+        for (me, disk) in disks {
+            let node = Node::begin(config(addresses[usize::from(me.place())])?, register.clone()).await?;
+            let replica = replica(task, volume, me, &addresses)?;
+            node.create(&replica, disk, &record)?;
+            node.open(replica).await?;
             nodes.push(node);
         }
-        runtime.block_on(nodes[0].obey(Command::Promote(volume)))?;
-        until("both nodes are in sync", || {
-            let answer = runtime.block_on(nodes[0].obey(Command::Look(volume)))?;
-            Ok(matches!(answer, Answer::Seen(Some(seen)) if seen.is_primary && seen.in_sync == 2).then_some(()))
-        })?;
-        Ok(Self { _nodes: nodes, nbd: clients[0], volume })
+        let promoted = nodes[0].order(volume, Order::Promote).await;
+        promoted.map_err(|refusal| anyhow!("the first node refuses: {refusal:?}"))?;
+        Ok(Self { nbd: nodes[0].nbd_address(), nodes, volume })
+    }
+
+    async fn is_whole(&self) -> bool {
+        let seen = self.nodes[0].look(self.volume).await;
+        let status = seen.map(|seen| seen.status);
+        status.is_some_and(|it| it.role == Role::Primary && it.serving && it.record.in_sync().len() == 2)
     }
 
     fn connect(&self, depth: usize, bytes: usize) -> Result<NbdLane> {
         NbdLane::connect(self.nbd, &self.volume.to_string(), depth, bytes)
     }
+}
+
+fn places() -> impl Iterator<Item = Place> {
+    (0..2).filter_map(Place::new)
+}
+
+fn config(peers: SocketAddr) -> Result<NodeConfig> {
+    let (nbd, engine, boot) = ("127.0.0.1:0".parse()?, Options::default(), BootId(Uuid::new_v4().as_u128()));
+    Ok(NodeConfig { peers, nbd, engine, credentials: None, boot })
+}
+
+/// Of the node at `me`.
+fn replica(task: &Task, volume: VolumeId, me: Place, addresses: &[SocketAddr]) -> Result<VolumeConfig> {
+    let pool = task.folder.join(format!("counted-{}", me.place()));
+    std::fs::create_dir_all(&pool)?;
+    let mut peers = HashMap::new();
+    for (place, address) in places().zip(addresses).filter(|(place, _)| *place != me) {
+        peers.insert(place, Peer { name: format!("node-{}", place.place()).parse()?, address: *address });
+    }
+    let size_blocks = task.size_bytes / BLOCK as u64;
+    Ok(VolumeConfig { volume, me, size_blocks, pool, settings: Settings::of(volume, me), peers })
 }

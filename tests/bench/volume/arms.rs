@@ -98,7 +98,7 @@ impl Arms {
     ///
     /// `ceph`: where its packages are, if it is wanted.
     pub(crate) fn start(folder: &Path, size_bytes: u64, ceph: Option<&Path>) -> Result<Self> {
-        let mut cluster = Cluster::start(&folder.join("cluster"))?;
+        let cluster = Cluster::start(&folder.join("cluster"))?;
         let raw = raw::create(&folder.join("raw.data"), size_bytes)?;
         let under_qemu = folder.join("qemu.data");
         drop(raw::create(&under_qemu, size_bytes)?);

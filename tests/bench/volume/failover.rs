@@ -42,13 +42,13 @@ impl Stage<'_> {
             let killed = Instant::now();
             self.cluster.kill(dies);
             if known {
-                self.cluster.tell_dead(dies, self.volume)?;
+                self.cluster.tell_dead(dies)?;
             }
             let acknowledged = client.join().ok().context("the client panicked")??;
             Ok::<_, anyhow::Error>((acknowledged - killed).as_secs_f64())
         })?;
         self.cluster.start_again(dies, known)?;
-        until("both are in sync again", || Ok(self.cluster.is_in_sync(survivor, self.volume, 2)?.then_some(())))?;
+        self.cluster.until_in_sync(survivor, self.volume, 2)?;
         self.primary = survivor;
         Ok(waited)
     }

@@ -4,6 +4,9 @@
 //! Everything is measured in one run, in turn, in several rounds; a ratio is the median of the rounds' ratios. All volumes are files on one file
 //! system, written once before anything is measured; the two replicas share the disk. Every block that is read is checked.
 //!
+//! Tandem is the program as it is installed (`target/release/tandem-node`, which `make bench-volume` builds): two daemons and an arbiter on loopback.
+//! What they log stays in target/bench/volume-logs/ until the next run.
+//!
 //! `PEERS=ceph` measures a Ceph of two OSDs too, whose writes are durable when they are acknowledged: `write_*_vs_ceph` compares our `durability = flush`,
 //! which is not, with it, `durable_write_qd1_vs_ceph` our `durability = write`. Without it those targets have no value, and do not hold.
 //!
@@ -22,7 +25,6 @@ mod processes;
 mod raw;
 mod report;
 mod resync;
-mod stand_in;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -33,14 +35,14 @@ use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use serde_json::json;
 
+use allocations::{COUNT, Task};
 use arms::{Arms, WORKLOADS};
-use cluster::Cluster;
+use cluster::{Arbiter, Cluster};
 use failover::Stage;
 use load::Pattern;
 use nbd::NbdLane;
 use payload::Ledger;
 use report::Results;
-use stand_in::{ROLE, Role};
 
 const PARTS: [&str; 5] = ["write", "read", "allocations", "failover", "resync"];
 
@@ -61,8 +63,8 @@ struct Plan {
 }
 
 fn main() -> Result<()> {
-    if let Some(role) = std::env::var_os(ROLE) {
-        return stand_in::serve(serde_json::from_str(role.to_str().context("the role is JSON")?)?);
+    if let Some(task) = std::env::var_os(COUNT) {
+        return allocations::serve(task.to_str().context("the task is JSON")?);
     }
     let plan = Plan::parse()?;
     let (begun, load) = (Instant::now(), processes::load_average()?);
@@ -102,6 +104,7 @@ impl Run {
             std::fs::remove_dir_all(&folder)?;
         }
         std::fs::create_dir(&folder)?;
+        std::fs::remove_dir_all(report::logs()?)?;
         Ok(Self { folder, _lock: lock })
     }
 }
@@ -173,10 +176,10 @@ impl Plan {
         }
         eprintln!("allocations per write");
         let folder = folder.join("allocations");
-        let cluster = Cluster::start(&folder)?;
-        let role = Role::Allocations { arbiter: cluster.url().to_owned(), folder, size_bytes: 64 << 20 };
+        let arbiter = Arbiter::start(&folder)?;
+        let task = Task { arbiter: arbiter.url().to_owned(), folder, size_bytes: 64 << 20 };
         let mut counting = Command::new(std::env::current_exe()?);
-        counting.env(ROLE, serde_json::to_string(&role)?).stdin(Stdio::null()).stderr(Stdio::inherit());
+        counting.env(COUNT, serde_json::to_string(&task)?).stdin(Stdio::null()).stderr(Stdio::inherit());
         let output = counting.output()?;
         ensure!(output.status.success(), "the process that counts allocations failed");
         results.allocations_per_write = Some(String::from_utf8(output.stdout)?.trim().parse()?);

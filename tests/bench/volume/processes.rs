@@ -84,14 +84,19 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
 }
 
 /// Waits, 30 s at most.
-pub(crate) fn until<T>(what: &str, mut seen: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub(crate) fn until<T>(what: &str, seen: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    until_every(Duration::from_millis(2), what, seen)
+}
+
+/// The same, and looks as often.
+pub(crate) fn until_every<T>(every: Duration, what: &str, mut seen: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(it) = seen()? {
             return Ok(it);
         }
         ensure!(Instant::now() < deadline, "waited {} s in vain until {what}", PATIENCE.as_secs());
-        pause(Duration::from_millis(2));
+        pause(every);
     }
 }
 

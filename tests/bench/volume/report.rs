@@ -261,6 +261,13 @@ impl resync::Round {
     }
 }
 
+/// Where the processes that are measured say what they do.
+pub(crate) fn logs() -> Result<PathBuf> {
+    let folder = folder()?.join("volume-logs");
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
 /// Where the results of benchmarks lie.
 pub(crate) fn folder() -> Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("tests/ lies in the workspace")?;

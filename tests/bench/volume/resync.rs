@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::cluster::{Cluster, Volume};
+use super::cluster::{Cluster, LOOK_AGAIN, Volume};
 use super::floor::{link_mib_s, mib};
 use super::load::{self, Pattern, Span, Workload};
 use super::nbd::NbdLane;
 use super::payload::Ledger;
-use super::processes::{pause, until};
+use super::processes::{pause, until_every};
 use super::raw::{self, RawLane};
 
 const LARGE: usize = 1 << 20;
@@ -58,14 +58,18 @@ fn disk(folder: &Path, size_bytes: u64, time: Duration) -> Result<f64> {
 /// The other node misses every block of the volume.
 fn miss_everything(cluster: &mut Cluster, volume: &Volume, ledger: &Ledger) -> Result<()> {
     cluster.kill(1);
-    until("the dead node is dropped", || Ok(cluster.look(0, volume)?.filter(|seen| seen.in_sync == 1).map(drop)))?;
+    until_every(
+        LOOK_AGAIN,
+        "the dead node is dropped",
+        || Ok((cluster.look(0, volume)?.in_sync() == 1).then_some(())),
+    )?;
     load::fill(ledger, NbdLane::connect(cluster.nbd(0), &volume.export(), DEPTH, LARGE)?, LARGE, DEPTH)
 }
 
 /// When a resync began and ended.
-fn watch(cluster: &mut Cluster, volume: &Volume) -> Result<(Instant, u64)> {
-    until("the resync begins", || {
-        let left = cluster.look(0, volume)?.and_then(|seen| seen.left_bytes);
+fn watch(cluster: &Cluster, volume: &Volume) -> Result<(Instant, u64)> {
+    until_every(LOOK_AGAIN, "the resync begins", || {
+        let left = cluster.look(0, volume)?.left_bytes();
         Ok(left.map(|left| (Instant::now(), left)))
     })
 }
@@ -74,7 +78,7 @@ fn idle(cluster: &mut Cluster, volume: &Volume, ledger: &Ledger) -> Result<f64> 
     miss_everything(cluster, volume, ledger)?;
     cluster.start_again(1, false)?;
     let (begun, bytes) = watch(cluster, volume)?;
-    until("the resync ends", || Ok(cluster.is_in_sync(0, volume, 2)?.then_some(())))?;
+    cluster.until_in_sync(0, volume, 2)?;
     Ok(mib(bytes) / begun.elapsed().as_secs_f64())
 }
 
@@ -91,7 +95,7 @@ fn under_load(cluster: &mut Cluster, volume: &Volume, ledger: &Ledger, time: Dur
         Ok(())
     })?;
     let (during, resync) = seen.context("it was watched")??;
-    until("the resync ends", || Ok(cluster.is_in_sync(0, volume, 2)?.then_some(())))?;
+    cluster.until_in_sync(0, volume, 2)?;
     Ok((per_second(met.operations, met.seconds), during, resync))
 }
 
@@ -102,14 +106,14 @@ fn guest_during(cluster: &mut Cluster, volume: &Volume, span: &Span) -> Result<(
     let done = span.done.load(Ordering::Relaxed);
     let mut left = bytes;
     while begun.elapsed() < LONGEST {
-        match cluster.look(0, volume)?.and_then(|seen| seen.left_bytes) {
+        match cluster.look(0, volume)?.left_bytes() {
             Some(now) => left = now,
             None => {
                 left = 0;
                 break;
             }
         }
-        pause(Duration::from_millis(5));
+        pause(LOOK_AGAIN);
     }
     let seconds = begun.elapsed().as_secs_f64();
     let copied = bytes.saturating_sub(left);
