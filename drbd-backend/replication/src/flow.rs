@@ -30,9 +30,9 @@ impl Replica {
         let (kind, span, content) = (entry.kind, entry.span, entry.content);
         match kind {
             Kind::Read { .. } | Kind::Resync { .. } | Kind::Equalise => self.load_entry(place, cx),
-            Kind::Repair { .. } if content.is_none() => self.fetch(place, cx),
+            Kind::Repair { .. } | Kind::Mend if content.is_none() => self.fetch(place, cx),
             Kind::Write { .. } if self.table.get(place).part => self.merge_entry(place, cx),
-            Kind::Write { .. } | Kind::Received { .. } | Kind::Repair { .. } => {
+            Kind::Write { .. } | Kind::Received { .. } | Kind::Repair { .. } | Kind::Mend => {
                 if !self.activity.is_hot(span) {
                     self.activity.want(span);
                     return self.pump_activity(cx);
@@ -168,6 +168,10 @@ impl Replica {
                 entry.loaded = Some(cx.now);
                 self.complete(place, cx);
             }
+            Kind::Mend => {
+                cx.say(Note::ReadRepaired);
+                self.entry_over(place, cx);
+            }
             Kind::Orphan => self.entry_over(place, cx),
             Kind::Read { .. } | Kind::Resync { .. } | Kind::Equalise => unreachable!("{kind:?} stores nothing here"),
         }
@@ -191,7 +195,7 @@ impl Replica {
             }
             (Kind::Resync { target }, result) => self.resync_loaded(place, target, result.is_ok(), cx),
             (Kind::Equalise, result) => self.equalise_loaded(place, result.is_ok(), cx),
-            (Kind::Write { .. } | Kind::Repair { .. } | Kind::Received { .. }, _) => {
+            (Kind::Write { .. } | Kind::Repair { .. } | Kind::Mend | Kind::Received { .. }, _) => {
                 unreachable!("{kind:?} loads nothing")
             }
         }

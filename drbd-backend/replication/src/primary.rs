@@ -303,6 +303,7 @@ impl Replica {
             Kind::Write { .. }
             | Kind::Read { .. }
             | Kind::Repair { .. }
+            | Kind::Mend
             | Kind::Received { .. }
             | Kind::Resync { .. }
             | Kind::Orphan => {}

@@ -175,7 +175,9 @@ impl Replica {
             resync.steps -= 1;
             resync.unsent.set(span);
             resync.paused_until = Some(again_at);
-            return self.entry_over(place, cx);
+            self.entry_over(place, cx);
+            let mend = self.table.insert(cx.now, span, Kind::Mend, None, false);
+            return self.submit(mend, cx);
         };
         let Part::Primary(primary) = &mut self.part else { return };
         let seq = primary.next;

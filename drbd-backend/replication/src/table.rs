@@ -46,6 +46,8 @@ pub(crate) enum Kind {
         request: Request,
         client: u32,
     },
+    /// As above, because a resync could not read them; nobody waits for it.
+    Mend,
     Received {
         link: Link,
     },
@@ -80,7 +82,7 @@ pub(crate) enum Stage {
 
 impl Kind {
     pub(crate) fn writes(self) -> bool {
-        matches!(self, Self::Write { .. } | Self::Repair { .. } | Self::Received { .. } | Self::Orphan)
+        matches!(self, Self::Write { .. } | Self::Repair { .. } | Self::Mend | Self::Received { .. } | Self::Orphan)
     }
 
     pub(crate) fn request(self) -> Option<(Request, u32)> {
@@ -88,7 +90,7 @@ impl Kind {
             Self::Read { request, client } | Self::Write { request, client } | Self::Repair { request, client } => {
                 Some((request, client))
             }
-            Self::Received { .. } | Self::Resync { .. } | Self::Equalise | Self::Orphan => None,
+            Self::Mend | Self::Received { .. } | Self::Resync { .. } | Self::Equalise | Self::Orphan => None,
         }
     }
 }

@@ -324,6 +324,20 @@ fn a_disk_that_failed_does_not_look_good_after_a_restart() {
     });
 }
 
+/// No client reads the block, only the resync of the third node does.
+#[test]
+fn a_block_that_a_resync_cannot_read_is_fetched_from_a_peer() {
+    kept(&nodes(3, Flush), |it| {
+        it.kills(2);
+        it.until("dropped node 2");
+        (0..6).for_each(|block| it.writes(0, block));
+        it.world.nodes[0].disk.unreadable = 1 << 3;
+        it.starts(2);
+        it.until("written anew");
+        it.until("node 2 is UpToDate");
+    });
+}
+
 #[test]
 fn a_volume_is_not_promoted_from_a_disk_that_lacks_writes() {
     kept(&nodes(2, Flush), |it| {
