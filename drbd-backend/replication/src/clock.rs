@@ -120,6 +120,11 @@ impl Replica {
         }
     }
 
+    /// The arbiter has not told the record yet, or is not believed.
+    fn is_without_record(&self) -> bool {
+        matches!(self.part, Part::Learning) || self.held_by.is_some()
+    }
+
     fn learned(&mut self, incarnation: Incarnation, record: Record, cx: &mut Cx<'_>) {
         self.held_by = None;
         self.disk.superblock.incarnation = Some(incarnation);
@@ -171,6 +176,10 @@ impl Replica {
             Order::Promote | Order::ForcePrimary { .. } => match &self.part {
                 Part::Failed => refuse(Refusal::DiskFailed, cx),
                 _ if self.disk.superblock.data == Data::Blank => refuse(Refusal::DiskFailed, cx),
+                // Who is destroyed is true of the moment: it is not taken up later, over a record that may have changed meanwhile.
+                Part::Learning | Part::Secondary(_) if what != Order::Promote && self.is_without_record() => {
+                    refuse(Refusal::MayServe(self.record().in_sync().without(self.me()).iter().collect()), cx);
+                }
                 Part::Primary(primary) if primary.is_serving() => {
                     cx.out.push(Effect::Report { order, outcome: Ok(()) })
                 }
