@@ -95,6 +95,8 @@ pub struct Disk {
     cache: [Option<Cell>; MOST],
     /// Blocks that cannot be read until they are written, a bit each.
     pub unreadable: u8,
+    /// The last flush that was asked for, and the last of those that have ended.
+    flushed: (u64, u64),
     pub meta: Meta,
     pub ills: Ills,
     /// Its cache is gone, and with it what it answered for. Until it is added anew.
@@ -114,6 +116,7 @@ impl Disk {
             durable: cells,
             cache: [None; MOST],
             unreadable: 0,
+            flushed: (0, 0),
             meta,
             ills: Ills::default(),
             has_lost: false,
@@ -154,9 +157,19 @@ impl Disk {
         within.into_iter().all(|index| self.unreadable & (1 << index) == 0)
     }
 
+    /// The number of the next flush.
+    pub fn asks_for_flush(&mut self) -> u64 {
+        self.flushed.0 += 1;
+        self.flushed.0
+    }
+
     /// What was in the cache when the flush was asked for is durable; what came later may be.
-    pub fn flush(&mut self, asked: &[Option<Cell>; MOST], chance: &mut Rng) {
+    pub fn flush(&mut self, asked: &[Option<Cell>; MOST], number: u64, chance: &mut Rng) {
         let all = chance.bool();
+        if number < self.flushed.1 {
+            return; // one that was asked for later has ended: what is durable with it is newer
+        }
+        self.flushed.1 = number;
         for (index, asked) in asked.iter().enumerate() {
             match (self.cache[index], asked) {
                 (Some(now), _) if all || Some(now) == *asked => {

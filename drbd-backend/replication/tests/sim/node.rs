@@ -99,7 +99,7 @@ pub enum Work {
     Store { span: Span, content: Content, bytes: Bytes, durable: bool },
     Load { span: Span },
     Merge { span: Span, payload: Payload, bytes: Bytes },
-    Flush { asked: [Option<Cell>; MOST] },
+    Flush { asked: [Option<Cell>; MOST], number: u64 },
     Keep { what: Metadata },
 }
 

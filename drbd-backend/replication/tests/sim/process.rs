@@ -138,7 +138,7 @@ impl World {
             }
             Effect::Flush { job } => {
                 self.came_to(Moment::Flushing, node);
-                self.begin(node, job, Work::Flush { asked: [None; MOST] });
+                self.begin(node, job, Work::Flush { asked: [None; MOST], number: 0 });
             }
             Effect::Keep { job, what } => {
                 if self.nodes[node].keeps(&what) {
@@ -189,11 +189,11 @@ impl World {
         if it.is_paused(self.now) {
             return it.defer(Due::Issue { node, process, slot });
         }
-        let dirty = it.disk.dirty();
+        let asked_now = (it.disk.dirty(), it.disk.asks_for_flush());
         let Some(pending) = it.bag[slot].as_mut() else { return };
         pending.is_issued = true;
-        if let Work::Flush { asked } = &mut pending.work {
-            *asked = dirty;
+        if let Work::Flush { asked, number } = &mut pending.work {
+            (*asked, *number) = asked_now;
         }
         let at = self.now + self.disk_takes(node);
         self.at(at, Due::Done { node, process, slot });
@@ -266,12 +266,12 @@ impl World {
                 }
                 Event::Merged { job, result: Ok(it.payloads.hold(whole)) }
             }
-            Work::Flush { asked } => {
+            Work::Flush { asked, number } => {
                 if std::mem::take(&mut disk.ills.flush) {
                     disk.fail_flush(&mut self.chance);
                     return Event::Flushed { job, result: Err(DiskError::Failed) };
                 }
-                disk.flush(asked, &mut self.chance);
+                disk.flush(asked, *number, &mut self.chance);
                 Event::Flushed { job, result: Ok(()) }
             }
             Work::Keep { what } => {
