@@ -34,6 +34,9 @@ pub use pool::Pool;
 use volume::Volume;
 pub use volume::{Files, Loaded, VolumeError};
 
+/// How often a client's wait for a takeover is looked at.
+const LOOK_AGAIN_NS: u64 = 20_000_000;
+
 /// What other threads ask of the engine.
 #[derive(Debug)]
 pub enum Command {
@@ -223,6 +226,8 @@ struct Engine {
     clients: Vec<Option<Client>>,
     /// Clients that wait for memory.
     thirsty: Vec<usize>,
+    /// Clients that wait for a takeover.
+    waiting: Vec<usize>,
     orders: HashMap<(usize, OrderId), oneshot::Sender<Result<(), Refusal>>>,
     next_order: u32,
     completions: Vec<Completion>,
@@ -329,6 +334,7 @@ impl Engine {
             links: Vec::new(),
             clients: Vec::new(),
             thirsty: Vec::new(),
+            waiting: Vec::new(),
             orders: HashMap::new(),
             next_order: 0,
             completions: Vec::new(),
@@ -340,7 +346,9 @@ impl Engine {
 
     fn run(&mut self) {
         while !self.ended {
-            let until = self.volumes.each().filter_map(|(_, volume)| volume.replica.wake_at()).min();
+            let until = self.volumes.each().filter_map(|(_, volume)| volume.replica.wake_at());
+            let look_again = (!self.waiting.is_empty()).then(|| Time(boottime_ns() + LOOK_AGAIN_NS));
+            let until = until.chain(look_again).min();
             let mut completions = std::mem::take(&mut self.completions);
             match self.ring.wait(&mut completions, until.map(|time| time.0)) {
                 Ok(true) => self.take_commands(),
@@ -356,6 +364,7 @@ impl Engine {
             self.completions = completions;
             self.wake();
             self.serve_the_thirsty();
+            self.shake_hands_that_wait();
             self.let_go_of_the_closed();
         }
     }

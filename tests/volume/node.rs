@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use replication::{DiskId, DiskState, Durability, Node as Place, Order, Record, Role, Settings, Status, VolumeId};
+use replication::{
+    Attachment, Change, DiskId, DiskState, Durability, Node as Place, Order, Record, Role, Settings, Status, VolumeId,
+};
 use system_tests::nbd::Nbd;
 use tandem_node::arbiter::{Arbiter, ArbiterConfig, Embedded, Limits, Outcome, Register};
 use tandem_node::disk::{Engine, Options};
@@ -385,5 +387,49 @@ async fn a_peer_with_the_certificate_of_another_node_is_not_spoken_to() -> Resul
     sleep(Duration::from_secs(1)).await; // ten attempts
     let status = cluster.status(0).await;
     ensure!(status.peers.iter().all(|peer| !peer.connected), "{status:#?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_comes_during_a_takeover_is_served_after_it() -> Result<()> {
+    let mut cluster = Cluster::of(2).await?;
+    cluster.promote(0).await?;
+    cluster.until(1, "hears the Primary", |status| status.peers.iter().all(|peer| peer.connected)).await?;
+    cluster.kill(0);
+    cluster.until(1, "has lost it", |status| status.peers.iter().all(|peer| !peer.connected)).await?;
+    ensure!(!cluster.status(1).await.serving, "it may not serve yet");
+    let client = cluster.client(1).await?;
+    let (_, ()) = on(client, |nbd| nbd.write(0, &pattern(1, 4096))).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_of_an_attachment_ends_when_it_is_revoked() -> Result<()> {
+    let cluster = Cluster::of(2).await?;
+    cluster.promote(0).await?;
+    let id = Uuid::new_v4();
+    let (address, export) = (cluster.node(0).nbd_address(), format!("{}/{id}", cluster.volume));
+    let connect = move || {
+        let export = export.clone();
+        spawn_blocking(move || Nbd::connect(address, &export))
+    };
+    ensure!(connect().await?.is_err(), "there is no such attachment");
+    let attachment = Attachment {
+        client: 0,
+        id: id.as_u128(),
+        host: "cmp1".to_owned(),
+        initiator: String::new(),
+        read_only: false,
+        epoch: 0,
+        revoked: false,
+    };
+    let order = |change| cluster.node(0).order(cluster.volume, Order::Control(change));
+    ensure!(order(Change::Attach(attachment)).await.is_ok(), "it is attached");
+    let (client, ()) = on(connect().await??, |nbd| nbd.write(0, &pattern(1, 4096))).await?;
+    ensure!(order(Change::Revoke { id: id.as_u128() }).await.is_ok(), "it is revoked");
+    ensure!(on(client, |nbd| nbd.write(0, &pattern(2, 4096))).await.is_err(), "it writes no more");
+    ensure!(connect().await?.is_err(), "it does not come back");
+    let (_, read) = on(cluster.client(0).await?, |nbd| nbd.read(0, 4096)).await?;
+    ensure!(read == pattern(1, 4096), "what was written before");
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 use std::net::TcpStream;
 
-use replication::{Answer, Ask, BLOCK_BYTES, Content, Failure as Refused, Node, Request as Number, Span, Time};
+use replication::{Answer, Ask, BLOCK_BYTES, Content, Failure as Refused, Request as Number, Role, Span, Time, Why};
+use uuid::Uuid;
 
 use super::pool::MAX_PIECE_BYTES;
-use super::volume::Held;
-use super::{Engine, Token};
+use super::volume::{Held, Volume};
+use super::{Engine, Token, Volumes};
 use crate::disk::{
     Buffer, Completion, Failure, HEAD_BYTES as INLINE_BYTES, Head, Operation, Slice, Socket, boottime_ns,
 };
@@ -17,6 +18,9 @@ use crate::export::nbd::{
 
 /// What is received in one go behind a request: the usual payload.
 const USUAL_BYTES: usize = 4096;
+
+/// How long a client waits for a takeover before it is refused: longer than one takes with the default lease.
+const TAKEOVER_PATIENCE_NS: u64 = 5_000_000_000;
 
 /// Requests of one client that are not answered: it is not heard further meanwhile.
 const MOST_REQUESTS: usize = 256;
@@ -34,6 +38,10 @@ pub(super) struct Client {
     thirsty: bool,
     sending: usize,
     closed: bool,
+    /// So long, at most, the answer to its choice of an export waits for a takeover.
+    waits_until: Option<u64>,
+    /// As whom it asks: its attachment's number, or 0 for the node itself.
+    pub(super) attachment: u32,
 }
 
 enum Stage {
@@ -75,7 +83,7 @@ struct Deed {
 /// One piece, as the volume's replica was asked for it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
-    client: usize,
+    pub(super) client: usize,
     serial: u64,
     deed: usize,
     piece: u32,
@@ -85,30 +93,63 @@ pub(super) struct Asked {
 }
 
 /// What there is at this moment.
-struct Now(Vec<(String, Result<u64, Option<Node>>)>);
+struct Now<'a> {
+    volumes: &'a Volumes,
+    time: Time,
+    /// Whether a client may wait for a takeover that is under way. One that is refused stays away for long: QEMU for seven seconds.
+    may_wait: bool,
+}
 
-impl Exports for Now {
-    fn find(&self, name: &str) -> Result<Export, Refusal> {
-        let found = self.0.iter().find(|(volume, _)| volume == name);
+impl Now<'_> {
+    fn volume(&self, name: &str) -> Option<(usize, &Volume)> {
+        self.volumes.each().find(|(_, volume)| volume.id.to_string() == name)
+    }
+
+    /// Whose requests an export's are: the node's own, or an attachment's.
+    fn client(volume: &Volume, epoch: u64, attachment: Option<&str>) -> Result<(u32, bool), Refusal> {
+        let Some(name) = attachment else { return Ok((0, false)) };
+        let found = volume.replica.control().attachments.iter().find(|it| Uuid::from_u128(it.id).to_string() == name);
         match found {
-            None => Err(Refusal::Unknown(format!("there is no volume {name} on this node"))),
-            Some((_, Ok(size_bytes))) => Ok(Export {
-                name: name.to_owned(),
-                description: "a replicated volume".to_owned(),
-                size_bytes: *size_bytes,
-                is_read_only: false,
-            }),
-            Some((_, Err(Some(primary)))) => {
-                Err(Refusal::Policy(format!("volume {name} is Secondary here; its Primary is {primary}")))
-            }
-            Some((_, Err(None))) => Err(Refusal::Policy(format!(
-                "volume {name} has no Primary: promote it, or wait until one has taken over"
+            None => Err(Refusal::Unknown(format!("volume {} has no attachment {name}", volume.id))),
+            Some(it) if it.revoked => Err(Refusal::Policy(format!("attachment {name} was revoked"))),
+            Some(it) if it.epoch != epoch => Err(Refusal::Policy(format!(
+                "attachment {name} is from before the volume lost what was not flushed: attach anew"
             ))),
+            Some(it) => Ok((it.client, it.read_only)),
         }
+    }
+}
+
+impl Exports for Now<'_> {
+    /// `UUID`, or `UUID/ATTACHMENT`.
+    fn find(&self, name: &str) -> Result<Export, Refusal> {
+        let (id, attachment) = name.split_once('/').map_or((name, None), |(id, attachment)| (id, Some(attachment)));
+        let Some((_, volume)) = self.volume(id) else {
+            return Err(Refusal::Unknown(format!("there is no volume {id} on this node")));
+        };
+        let status = volume.replica.status(self.time);
+        match status.why {
+            _ if status.role == Role::Primary => {}
+            Some(Why::WaitsForTheArbiter | Why::Grace(_) | Why::Promoting | Why::TakingOver) if self.may_wait => {
+                return Err(Refusal::NotYet);
+            }
+            Some(why) => return Err(Refusal::Policy(format!("volume {id} is not served here: {why}"))),
+            None => {
+                let primary = status.record.primary.map_or_else(|| "none".to_owned(), |node| node.to_string());
+                return Err(Refusal::Policy(format!("volume {id} is Secondary here; its Primary is {primary}")));
+            }
+        }
+        let (_, is_read_only) = Self::client(volume, status.record.epoch, attachment)?;
+        Ok(Export {
+            name: name.to_owned(),
+            description: "a replicated volume".to_owned(),
+            size_bytes: status.size_blocks * u64::from(BLOCK_BYTES),
+            is_read_only,
+        })
     }
 
     fn each(&self, show: &mut dyn FnMut(&str, &str)) {
-        self.0.iter().for_each(|(volume, _)| show(volume, "a replicated volume"));
+        self.volumes.each().for_each(|(_, volume)| show(&volume.id.to_string(), "a replicated volume"));
     }
 }
 
@@ -127,6 +168,8 @@ impl Engine {
             thirsty: false,
             sending: 0,
             closed: false,
+            waits_until: None,
+            attachment: 0,
         };
         let place = self.clients.iter().position(Option::is_none).unwrap_or_else(|| {
             self.clients.push(None);
@@ -256,23 +299,14 @@ impl Engine {
         }
     }
 
-    fn exports(&self) -> Now {
-        let now = Time(boottime_ns());
-        let one = |volume: &super::Volume| {
-            let status = volume.replica.status(now);
-            let is_primary = status.role == replication::Role::Primary;
-            let size = status.size_blocks * u64::from(BLOCK_BYTES);
-            (volume.id.to_string(), if is_primary { Ok(size) } else { Err(status.record.primary) })
-        };
-        Now(self.volumes.each().map(|(_, volume)| one(volume)).collect())
-    }
-
     fn shake_hands(&mut self, place: usize) -> bool {
-        let exports = self.exports();
         let Some(client) = &mut self.clients[place] else { return false };
-        if client.stash.is_empty() {
+        let now = boottime_ns();
+        if client.stash.is_empty() && client.waits_until.is_none() {
             return false;
         }
+        let may_wait = client.waits_until.is_none_or(|until| now < until);
+        let exports = Now { volumes: &self.volumes, time: Time(now), may_wait };
         let Stage::Handshake(handshake) = &mut client.stage else { return false };
         let mut out = Vec::new();
         let stash = std::mem::take(&mut client.stash);
@@ -284,11 +318,28 @@ impl Engine {
         };
         client.stash = stash[taken..].to_vec();
         let went_on = match progress {
-            Progress::More | Progress::Waiting => taken > 0,
+            Progress::Waiting => {
+                if client.waits_until.is_none() {
+                    client.waits_until = Some(now + TAKEOVER_PATIENCE_NS);
+                    self.waiting.push(place);
+                }
+                false
+            }
+            Progress::More => {
+                client.waits_until = None;
+                taken > 0
+            }
             Progress::Opened(opened) => {
                 let Opened { export, session } = *opened;
-                let found = self.volumes.each().find(|(_, volume)| volume.id.to_string() == export.name);
-                let (volume, _) = found.expect("it was among the exports");
+                client.waits_until = None;
+                let (id, attachment) = match export.name.split_once('/') {
+                    Some((id, attachment)) => (id, Some(attachment)),
+                    None => (export.name.as_str(), None),
+                };
+                let (volume, it) = exports.volume(id).expect("it was among the exports");
+                let epoch = it.replica.status(exports.time).record.epoch;
+                let (attachment, _) = Now::client(it, epoch, attachment).expect("it was found a moment ago");
+                client.attachment = attachment;
                 client.stage = Stage::Session { volume, session };
                 true
             }
@@ -302,6 +353,21 @@ impl Engine {
             self.send_to_client(place, &out, None);
         }
         went_on
+    }
+
+    /// Whether somebody waits for a takeover is looked at again now and then.
+    pub(super) fn shake_hands_that_wait(&mut self) {
+        for place in std::mem::take(&mut self.waiting) {
+            let is_waiting = |client: &Client| client.waits_until.is_some() && !client.closed;
+            if !self.clients[place].as_ref().is_some_and(is_waiting) {
+                continue;
+            }
+            self.take_requests(place);
+            self.hear_client(place);
+            if self.clients[place].as_ref().is_some_and(is_waiting) {
+                self.waiting.push(place);
+            }
+        }
     }
 
     fn take_request(&mut self, place: usize) -> bool {

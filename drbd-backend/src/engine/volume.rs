@@ -493,8 +493,9 @@ impl Engine {
     }
 
     pub(super) fn ask(&mut self, index: usize, asked: Asked, ask: replication::Ask) {
+        let client = self.clients[asked.client].as_ref().map_or(0, |client| client.attachment);
         let request = Request(self.volumes[index].requests.put(asked));
-        self.tell(index, Event::Asked { request, client: 0, ask });
+        self.tell(index, Event::Asked { request, client, ask });
     }
 }
 
