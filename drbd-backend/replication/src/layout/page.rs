@@ -8,7 +8,7 @@
 //! | 11 | 1 | whose bitmap: its node; otherwise 0 |
 //! | 12 | 4 | CRC32C of the whole page, with zeros here |
 //! | 16 | 16 | volume |
-//! | 32 | 8 | sequence |
+//! | 32 | 8 | sequence, below 2^63 |
 //! | 40 | 8 | era, of directories and bitmaps |
 //! | 48 | 4 | number of the page, of bitmaps |
 //! | 52 | 4 | bytes of the control document, which goes on over as many pages as it needs, all under one CRC32C |
@@ -31,6 +31,9 @@ pub const FORMAT_VERSION: u16 = 1;
 pub(super) const HEAD: usize = 64;
 
 const MAGIC: &[u8; 8] = b"TdMeta\r\n";
+
+/// Nobody counts so far by one at a time; from what was found below it, a life of the process can count on without a look.
+const MAX_SEQUENCE: u64 = (1 << 63) - 1;
 
 /// Something that lies on disk in two copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -161,7 +164,8 @@ fn parse(piece: Piece, copy: u64, bytes: &[u8]) -> Option<Found<'_>> {
     }
     reader.zeros(8)?;
     let is_it = code == piece.code() && node == piece.node() && number == piece.number() && stamp.sequence % 2 == copy;
+    let can_count_on = stamp.sequence <= MAX_SEQUENCE;
     let fits = if is_control { document <= MAX_CONTROL_BYTES } else { document == 0 };
     let body = if is_control { &whole[HEAD..used] } else { &whole[HEAD..] };
-    (version == FORMAT_VERSION && is_it && fits).then_some(Found::Whole(Whole { volume, stamp, body }))
+    (version == FORMAT_VERSION && is_it && fits && can_count_on).then_some(Found::Whole(Whole { volume, stamp, body }))
 }
