@@ -8,7 +8,7 @@ RELEASE := cargo build --release --quiet -p tandem-ha -p tandem
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .DEFAULT_GOAL := help
-.PHONY: help demo drills sim sim-volume model test check cloud-test torture-volume bench-failover bench-client bench-volume recordings tools fmt
+.PHONY: help demo drills sim sim-volume model fuzz test check cloud-test torture-volume bench-failover bench-client bench-volume recordings tools fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ sim-volume: ## simulated volumes on bad days, judged; SEEDS=20000 of them, or th
 
 model: ## the membership rules, state by state: SETTING=name, LIMIT=20 minutes at most; without, the names
 	@SETTING=$(SETTING) LIMIT=$(LIMIT) cargo run --release --quiet -p replication --example check-model
+
+fuzz: ## bytes of strangers, bent by libFuzzer (needs g++): TARGET=peer|nbd|metadata, MINUTES=60 each
+	@drbd-backend/fuzz/run "$(TARGET)" "$(MINUTES)"
 
 torture-volume: ## real nodes on disks that lose their caches, killed, cut off, paused (root): CYCLES=200, SEED=n, FROM=cycle -> target/torture/volume.json
 	@cargo build --release --quiet -p system-tests --bin torture-volume --bin tandem-node-under-test --bin tandem-disk-under-test
