@@ -9,12 +9,12 @@
 //! One pass of the loop takes whatever has completed, lets the replicas think about it, and submits all that they want in one call of the kernel.
 
 mod client;
+mod inbox;
 mod link;
 mod pool;
 mod volume;
 
 use std::collections::HashMap;
-use std::net::TcpStream;
 use std::ops::{Index, IndexMut};
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -27,15 +27,13 @@ use replication::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::disk::{Completion, Options, Ring, Waker, boottime_ns};
+use crate::export::nbd::Session;
 
 use client::Client;
 use link::LinkState;
 pub use pool::Pool;
 use volume::Volume;
 pub use volume::{Files, Loaded, VolumeError};
-
-/// How often a client's wait for a takeover is looked at.
-const LOOK_AGAIN_NS: u64 = 20_000_000;
 
 /// What other threads ask of the engine.
 #[derive(Debug)]
@@ -58,9 +56,13 @@ pub enum Command {
         node: Node,
         stream: OwnedFd,
     },
-    /// An NBD client.
+    /// An NBD client whose handshake is over: a stream socket that no delay is set on.
     Client {
-        stream: TcpStream,
+        volume: VolumeId,
+        /// As whom it asks: its attachment's number, or 0 for the node itself.
+        client: u32,
+        session: Session,
+        stream: OwnedFd,
     },
     Order {
         volume: VolumeId,
@@ -224,16 +226,18 @@ struct Engine {
     lives: u64,
     links: Vec<Option<LinkState>>,
     clients: Vec<Option<Client>>,
-    /// Clients that wait for memory.
+    /// Clients that cannot be heard now, and those of them that are just looked at.
     thirsty: Vec<usize>,
-    /// Clients that wait for a takeover.
-    waiting: Vec<usize>,
+    served: Vec<usize>,
+    /// What the requests of all clients need.
+    client_bytes: usize,
     orders: HashMap<(usize, OrderId), oneshot::Sender<Result<(), Refusal>>>,
     next_order: u32,
     completions: Vec<Completion>,
     /// Where messages are encoded.
     scratch: Vec<u8>,
-    clients_seen: u64,
+    /// Of clients and links.
+    serials: u32,
     ended: bool,
 }
 
@@ -283,10 +287,11 @@ pub(crate) enum Token {
         volume: usize,
         job: u32,
     },
-    LinkReceived(usize),
-    LinkSent(usize),
-    ClientReceived(usize),
-    ClientSent(usize),
+    /// Of links and clients: the place, and the serial number of who is meant there.
+    LinkReceived(usize, u32),
+    LinkSent(usize, u32),
+    ClientReceived(usize, u32),
+    ClientSent(usize, u32),
 }
 
 impl Token {
@@ -294,10 +299,10 @@ impl Token {
         let (kind, high, low) = match self {
             Self::Job { volume, job } => (0_u64, volume, job),
             Self::Metadata { volume, job } => (1, volume, job),
-            Self::LinkReceived(link) => (2, link, 0),
-            Self::LinkSent(link) => (3, link, 0),
-            Self::ClientReceived(client) => (4, client, 0),
-            Self::ClientSent(client) => (5, client, 0),
+            Self::LinkReceived(link, serial) => (2, link, serial),
+            Self::LinkSent(link, serial) => (3, link, serial),
+            Self::ClientReceived(client, serial) => (4, client, serial),
+            Self::ClientSent(client, serial) => (5, client, serial),
         };
         kind << 56 | (high as u64) << 32 | u64::from(low)
     }
@@ -308,10 +313,10 @@ impl Token {
         match token >> 56 {
             0 => Self::Job { volume: index, job: low },
             1 => Self::Metadata { volume: index, job: low },
-            2 => Self::LinkReceived(index),
-            3 => Self::LinkSent(index),
-            4 => Self::ClientReceived(index),
-            _ => Self::ClientSent(index),
+            2 => Self::LinkReceived(index, low),
+            3 => Self::LinkSent(index, low),
+            4 => Self::ClientReceived(index, low),
+            _ => Self::ClientSent(index, low),
         }
     }
 }
@@ -334,21 +339,20 @@ impl Engine {
             links: Vec::new(),
             clients: Vec::new(),
             thirsty: Vec::new(),
-            waiting: Vec::new(),
+            served: Vec::new(),
+            client_bytes: 0,
             orders: HashMap::new(),
             next_order: 0,
             completions: Vec::new(),
             scratch: Vec::with_capacity(256),
-            clients_seen: 0,
+            serials: 0,
             ended: false,
         })
     }
 
     fn run(&mut self) {
         while !self.ended {
-            let until = self.volumes.each().filter_map(|(_, volume)| volume.replica.wake_at());
-            let look_again = (!self.waiting.is_empty()).then(|| Time(boottime_ns() + LOOK_AGAIN_NS));
-            let until = until.chain(look_again).min();
+            let until = self.volumes.each().filter_map(|(_, volume)| volume.replica.wake_at()).min();
             let mut completions = std::mem::take(&mut self.completions);
             match self.ring.wait(&mut completions, until.map(|time| time.0)) {
                 Ok(true) => self.take_commands(),
@@ -364,7 +368,6 @@ impl Engine {
             self.completions = completions;
             self.wake();
             self.serve_the_thirsty();
-            self.shake_hands_that_wait();
             self.let_go_of_the_closed();
         }
     }
@@ -387,7 +390,9 @@ impl Engine {
             Command::Open { settings, loaded, start, done } => drop(done.send(self.open(*settings, *loaded, start))),
             Command::Close { volume, done } => self.close(volume, done),
             Command::Peer { volume, node, stream } => self.peer_connected(volume, node, stream),
-            Command::Client { stream } => self.client_connected(stream),
+            Command::Client { volume, client, session, stream } => {
+                self.client_connected(volume, client, session, stream);
+            }
             Command::Order { volume, what, done } => self.order(volume, what, done),
             Command::Told { volume, life, question, told } => {
                 self.tell_if_alive(volume, life, Event::Told { question, told });
@@ -421,7 +426,7 @@ impl Engine {
         Some(Seen {
             status: replica.status(Time(boottime_ns())),
             control: replica.control().clone(),
-            clients: self.clients.iter().flatten().filter(|client| client.volume() == Some(index)).count(),
+            clients: self.clients.iter().flatten().filter(|client| client.volume == index).count(),
         })
     }
 
@@ -456,7 +461,7 @@ impl Engine {
         while let Some((index, _)) = self.closing.get(number) {
             let index = *index;
             let has_links = self.links.iter().flatten().any(|link| link.volume == index);
-            let has_clients = self.clients.iter().flatten().any(|client| client.volume() == Some(index));
+            let has_clients = self.clients.iter().flatten().any(|client| client.volume == index);
             if has_links || has_clients || !self.volumes[index].is_idle() {
                 number += 1;
                 continue;
@@ -480,10 +485,10 @@ impl Engine {
         match Token::unpack(completion.token) {
             Token::Job { volume, job } => self.job_done(volume, job, completion),
             Token::Metadata { volume, job } => self.metadata_written(volume, job, &completion.result),
-            Token::LinkReceived(link) => self.link_received(link, completion),
-            Token::LinkSent(link) => self.link_sent(link, &completion.result),
-            Token::ClientReceived(client) => self.client_received(client, completion),
-            Token::ClientSent(client) => self.client_sent(client, &completion.result),
+            Token::LinkReceived(link, serial) => self.link_received(link, serial, completion),
+            Token::LinkSent(link, serial) => self.link_sent(link, serial, &completion.result),
+            Token::ClientReceived(client, serial) => self.client_received(client, serial, completion),
+            Token::ClientSent(client, serial) => self.client_sent(client, serial, &completion.result),
         }
     }
 }

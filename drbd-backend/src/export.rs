@@ -1,3 +1,4 @@
-//! How clients reach a volume.
+//! How clients reach a volume: [`door`] lets them in, [`nbd`] is what they speak.
 
+pub mod door;
 pub mod nbd;

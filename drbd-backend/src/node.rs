@@ -1,5 +1,6 @@
 //! What stands around the engine: it finds peers, asks the arbiter, and lets clients in.
 
+mod clients;
 mod peers;
 mod questions;
 
@@ -16,12 +17,13 @@ use replication::{
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, broadcast};
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::arbiter::Register;
 use crate::disk::Options;
 use crate::engine::{self, Command, Files, Handle, Seen, VolumeError};
+use crate::export::door::Door;
 use crate::identity::{Credentials, Name};
 
 /// How long a replica may take to answer everything, to flush and to mark its metadata clean before it is closed as it is.
@@ -29,9 +31,6 @@ const FAREWELL: Duration = Duration::from_secs(10);
 
 /// What replicas have said that nobody has read yet: a reader that is slower misses some.
 const UNREAD: usize = 1024;
-
-/// After a listener ran out of descriptors, others may go.
-const REST: Duration = Duration::from_millis(100);
 
 /// A node that holds another replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +149,9 @@ impl Node {
         let mut tasks = JoinSet::new();
         tasks.spawn(questions::serve(handle.clone(), notices, register, volumes.clone(), said.clone()));
         tasks.spawn(peers::accept(handle.clone(), peers, volumes.clone(), config.credentials.clone()));
-        tasks.spawn(accept_clients(handle.clone(), nbd));
+        let door = Door::new(config.credentials.as_ref(), nbd_address.ip().is_loopback());
+        let clients = clients::Clients { handle: handle.clone(), volumes: volumes.clone() };
+        tasks.spawn(door.keep(nbd, Arc::new(clients)));
         Ok(Self {
             handle,
             boot: config.boot,
@@ -169,7 +170,7 @@ impl Node {
         self.peers
     }
 
-    /// Where NBD clients reach it; the name of an export is the volume's UUID.
+    /// Where NBD clients reach it; an export is called by the volume's UUID, or UUID/ATTACHMENT.
     #[must_use]
     pub fn nbd_address(&self) -> SocketAddr {
         self.nbd
@@ -320,13 +321,4 @@ async fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener,
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
-}
-
-async fn accept_clients(handle: Handle, listener: TcpListener) {
-    loop {
-        match listener.accept().await.map(|(stream, _)| stream.into_std()) {
-            Ok(Ok(stream)) => handle.tell(Command::Client { stream }),
-            Ok(Err(_)) | Err(_) => sleep(REST).await,
-        }
-    }
 }

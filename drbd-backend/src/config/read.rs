@@ -181,13 +181,7 @@ fn arbiter_server(mut table: Table<'_>) -> ArbiterServer {
 fn check_encryption(source: &Source, config: &Config) {
     let told = "set [tls] ca, cert and key, since this is not on loopback";
     let Listen { rest, peers, nbd } = &config.listen;
-    if !nbd.ip().is_loopback() {
-        source.problem(
-            "listen.nbd",
-            &format!("{nbd} is not allowed; allowed is an address of loopback, since NBD is plain"),
-        );
-    }
-    let ours = [("listen.rest", rest), ("listen.peers", peers)];
+    let ours = [("listen.rest", rest), ("listen.peers", peers), ("listen.nbd", nbd)];
     let server = [("arbiter_server.listen", &config.arbiter_server.listen)];
     for (key, address) in ours.into_iter().chain(server) {
         if config.tls.is_none() && !address.ip().is_loopback() {

@@ -191,8 +191,8 @@ impl Train {
         sendmsg(&self.socket, &pieces[..count], &mut SendAncillaryBuffer::default(), flags)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.parcels.is_empty()
+    pub(super) fn len(&self) -> usize {
+        self.parcels.len()
     }
 
     /// What is still to be sent, the first [`MAX_PIECES`] pieces of it.

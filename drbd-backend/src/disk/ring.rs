@@ -87,6 +87,8 @@ enum Ready {
 struct Lane {
     is_under_way: bool,
     waiting: Option<Train>,
+    /// Sends that are not out entirely, in both.
+    unsent: usize,
 }
 
 /// Ends the wait of a [`Ring`] from another thread. Clones wake the same one.
@@ -204,10 +206,18 @@ impl Ring {
         for lane in 0..self.lanes.len() {
             let train = self.lanes[lane].waiting.as_mut();
             if let Some(parcel) = train.and_then(|train| train.remove(token)) {
+                self.lanes[lane].unsent -= 1;
                 self.completed.push(told(parcel.token, Err(Failure::Cancelled)));
             }
         }
         self.driver.cancel(Which::Token(token));
+    }
+
+    /// How many sends on that socket are not out entirely: those of somebody who does not receive pile up.
+    #[must_use]
+    pub fn unsent(&self, socket: &Socket) -> usize {
+        let lane = usize::try_from(socket.raw()).ok().and_then(|number| self.lanes.get(number));
+        lane.map_or(0, |lane| lane.unsent)
     }
 
     /// Ends everything on that socket, sends that have begun included: it is of no use any more. Each completes soon.
@@ -274,6 +284,7 @@ impl Ring {
     fn enqueue(&mut self, socket: &Socket, parcel: Parcel) {
         let number = self.lane_of(socket);
         let lane = &mut self.lanes[number];
+        lane.unsent += 1;
         if lane.waiting.is_none() && !lane.is_under_way {
             self.ready.push_back(Ready::Lane(number));
         }
@@ -336,6 +347,7 @@ impl Ring {
 
     fn settle_train(&mut self, mut job: Job, result: Result<usize, Errno>) {
         let Work::Train(train) = &mut job.work else { unreachable!("it was looked at") };
+        let before = train.len();
         let failure = match result {
             Ok(0) => Some(Failure::Closed),
             Ok(sent) => {
@@ -348,11 +360,13 @@ impl Ring {
             }
             Err(errno) => Some(errno.into()),
         };
-        if failure.is_none() && !train.is_empty() {
+        let (out, socket) = (before - train.len(), train.socket.clone());
+        let number = self.lane_of(&socket);
+        self.lanes[number].unsent -= out;
+        if failure.is_none() && out < before {
             return self.go_on(job);
         }
         let Work::Train(train) = job.work else { unreachable!("it was looked at") };
-        let number = self.lane_of(&train.socket);
         self.lanes[number].is_under_way = false;
         self.end(train, failure.unwrap_or(Failure::Closed));
         match (failure, self.lanes[number].waiting.take()) {
@@ -367,6 +381,8 @@ impl Ring {
 
     /// The train is empty, or what is left in it fails.
     fn end(&mut self, mut train: Train, failure: Failure) {
+        let lane = self.lane_of(&train.socket);
+        self.lanes[lane].unsent -= train.len();
         self.completed.extend(train.drain().map(|parcel| told(parcel.token, Err(failure))));
         self.spare_trains.push(train.into_parcels());
     }

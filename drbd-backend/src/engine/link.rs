@@ -1,40 +1,45 @@
 //! Connections to peers: frames in, frames out.
 //!
-//! A frame's head is received beside the buffer that its payload goes to, so a write of one block is one receive and no copy. Frames that
-//! came along in the same receive are taken from a copy.
+//! As many frames as have come are received and taken in one go, and their writes then go to the disk together. A large payload is received to where it
+//! shall stay; a small one is copied there.
 
 use std::os::fd::OwnedFd;
 
 use replication::wire::{HEAD_BYTES, Head as Frame, Sum, encode};
 use replication::{Envelope, Event, Link, Message, Node, Payload, VolumeId};
 
+use super::inbox::{DIRECT_BYTES, INBOX_BYTES, Inbox, ROUNDS};
 use super::volume::Held;
 use super::{Engine, Notice, Token};
 use crate::disk::{Buffer, Completion, Failure, HEAD_BYTES as INLINE_BYTES, Head, Operation, Slice, Socket};
-
-/// What is received in one go behind a head: the usual payload.
-const USUAL_BYTES: usize = 4096;
 
 pub(super) struct LinkState {
     pub(super) volume: usize,
     pub(super) node: Node,
     pub(super) link: Link,
     socket: Socket,
+    /// No two links have the same within 2^32: what is under way for a predecessor in its place is not its own.
+    serial: u32,
     stage: Stage,
     /// Of the frame that is coming in: its head, then its body, as far as they are there. Memory of theirs is used again for the next one.
     head: Vec<u8>,
     body: Vec<u8>,
-    /// Bytes that came along and are not looked at yet.
-    stash: Vec<u8>,
+    inbox: Inbox,
     receiving: bool,
-    sending: usize,
     closed: bool,
 }
 
 enum Stage {
     Head,
-    Body { frame: Frame },
-    Payload { frame: Frame, buffer: Buffer, have: usize },
+    Body {
+        frame: Frame,
+    },
+    /// Without its buffer while that is received into.
+    Payload {
+        frame: Frame,
+        buffer: Option<Buffer>,
+        have: usize,
+    },
 }
 
 /// A frame that is all there; its body is the link's.
@@ -54,6 +59,7 @@ impl Engine {
                 return self.notify(Notice::Parted { volume, node });
             }
         };
+        self.serials = self.serials.wrapping_add(1);
         let it = &mut self.volumes[volume];
         it.next_link += 1;
         let link = Link(it.next_link);
@@ -62,12 +68,12 @@ impl Engine {
             node,
             link,
             socket,
+            serial: self.serials,
             stage: Stage::Head,
             head: Vec::with_capacity(HEAD_BYTES),
             body: Vec::new(),
-            stash: Vec::new(),
+            inbox: Inbox::new(self.pool.take_or_grow(INBOX_BYTES)),
             receiving: false,
-            sending: 0,
             closed: false,
         };
         let place = self.links.iter().position(Option::is_none).unwrap_or_else(|| {
@@ -81,65 +87,51 @@ impl Engine {
     }
 
     fn receive_from_link(&mut self, place: usize) {
-        let Some(state) = &mut self.links[place] else { return };
-        let socket = state.socket.clone();
-        let operation = match &mut state.stage {
-            Stage::Head => {
-                let head = HEAD_BYTES - state.head.len();
-                let buffer = self.pool.take_or_grow(USUAL_BYTES);
-                Operation::Recv { socket, head, buffer: Some(buffer), into: 0..USUAL_BYTES, at_least: head }
-            }
-            Stage::Body { frame } => {
-                let left = frame.body_bytes() - state.body.len();
-                let buffer = self.pool.take_or_grow(left);
-                Operation::Recv { socket, head: 0, buffer: Some(buffer), into: 0..left, at_least: 1 }
-            }
-            Stage::Payload { buffer, have, .. } => {
-                let empty = self.pool.take_or_grow(USUAL_BYTES);
-                let buffer = std::mem::replace(buffer, empty);
-                let into = *have..buffer.len();
-                let at_least = into.len();
-                Operation::Recv { socket, head: 0, buffer: Some(buffer), into, at_least }
-            }
-        };
-        state.receiving = true;
-        self.ring.submit(operation, Token::LinkReceived(place).pack());
+        if let Some((operation, token)) = self.next_frames(place) {
+            self.ring.submit(operation, token);
+        }
     }
 
-    pub(super) fn link_received(&mut self, place: usize, completion: Completion) {
-        let Some(state) = &mut self.links[place] else { return };
+    /// The receive that is due, if none is under way.
+    fn next_frames(&mut self, place: usize) -> Option<(Operation, u64)> {
+        let state = self.links[place].as_mut().filter(|state| !state.closed && !state.receiving)?;
+        state.receiving = true;
+        Some((state.receive(), Token::LinkReceived(place, state.serial).pack()))
+    }
+
+    /// The link at this place, if it is the one that is meant and still there.
+    fn link(&mut self, place: usize, serial: u32) -> Option<&mut LinkState> {
+        self.links.get_mut(place)?.as_mut().filter(|state| state.serial == serial)
+    }
+
+    pub(super) fn link_received(&mut self, place: usize, serial: u32, completion: Completion) {
+        let mut completion = completion;
+        for round in 1..=ROUNDS {
+            let is_more_there = completion.is_more_there;
+            self.take_in_frames(place, serial, completion);
+            if !is_more_there || round == ROUNDS {
+                break;
+            }
+            let Some((operation, token)) = self.next_frames(place) else { return };
+            match self.ring.submit_or_complete(operation, token) {
+                Some(next) => completion = next,
+                None => return,
+            }
+        }
+        self.receive_from_link(place);
+    }
+
+    fn take_in_frames(&mut self, place: usize, serial: u32, completion: Completion) {
+        let Some(state) = self.link(place, serial) else { return };
         state.receiving = false;
         let count = match completion.result {
             Ok(count) if count > 0 && !state.closed => count,
             _ => return self.close_link(place),
         };
-        let buffer = completion.buffer.expect("every receive has a buffer");
-        let fits = match &mut state.stage {
-            Stage::Head => {
-                state.head.extend_from_slice(&completion.head);
-                let behind = count - completion.head.len();
-                self.head_received(place, buffer, behind)
-            }
-            Stage::Body { .. } => {
-                state.body.extend_from_slice(&buffer[..count]);
-                self.take_frames(place)
-            }
-            Stage::Payload { buffer: kept, have, .. } => {
-                *kept = buffer;
-                *have += count;
-                self.take_frames(place)
-            }
-        };
-        match fits {
-            Ok(()) => {
-                if self.links[place].as_ref().is_some_and(|state| !state.closed && !state.receiving) {
-                    self.receive_from_link(place);
-                }
-            }
-            Err(why) => {
-                tracing::warn!(volume = %self.volume_of(place), "a peer's connection is closed: {why}");
-                self.close_link(place);
-            }
+        state.received(completion.buffer.expect("every receive has a buffer"), count);
+        if let Err(why) = self.take_frames(place) {
+            tracing::warn!(volume = %self.volume_of(place), "a peer's connection is closed: {why}");
+            self.close_link(place);
         }
     }
 
@@ -147,37 +139,11 @@ impl Engine {
         self.links[place].as_ref().map(|state| self.volumes[state.volume].id).unwrap_or_default()
     }
 
-    /// A head is whole, and so many bytes behind it lie at the start of this buffer: if they are its payload, they stay there.
-    fn head_received(&mut self, place: usize, buffer: Buffer, behind: usize) -> Result<(), String> {
-        let Some(state) = &mut self.links[place] else { return Ok(()) };
-        let frame = decode(&state.head)?;
-        let payload = frame.payload().filter(|_| frame.body_bytes() == 0).map_or(0, |sum| sum.bytes as usize);
-        state.head.clear();
-        state.body.clear();
-        if payload == USUAL_BYTES {
-            let have = behind.min(payload);
-            state.stash.extend_from_slice(&buffer[have..behind]);
-            state.stage = Stage::Payload { frame, buffer, have };
-        } else {
-            state.stash.extend_from_slice(&buffer[..behind]);
-            state.stage = Stage::Body { frame };
-        }
-        self.take_frames(place)
-    }
-
     /// Takes whatever is whole.
     fn take_frames(&mut self, place: usize) -> Result<(), String> {
         loop {
-            let Some(state) = &mut self.links[place] else { return Ok(()) };
-            if state.closed {
-                return Ok(());
-            }
-            let mut stash = std::mem::take(&mut state.stash);
-            let mut taken = 0;
-            let whole = state.fill(&stash, &mut taken, &self.pool)?;
-            stash.drain(..taken);
-            state.stash = stash;
-            let Some(whole) = whole else { return Ok(()) };
+            let Some(state) = self.links[place].as_mut().filter(|state| !state.closed) else { return Ok(()) };
+            let Some(whole) = state.fill(&self.pool)? else { return Ok(()) };
             let body = std::mem::take(&mut state.body);
             let received = self.frame_received(place, whole, &body);
             if let Some(state) = &mut self.links[place] {
@@ -233,15 +199,13 @@ impl Engine {
         };
         self.scratch = bytes;
         let Some(state) = self.links[place].as_mut().filter(|state| !state.closed) else { return };
-        state.sending += 1;
-        let socket = state.socket.clone();
-        self.ring.submit(Operation::Send { socket, head, body, quiet: false }, Token::LinkSent(place).pack());
+        let (socket, token) = (state.socket.clone(), Token::LinkSent(place, state.serial).pack());
+        self.ring.submit(Operation::Send { socket, head, body, quiet: true }, token);
     }
 
-    pub(super) fn link_sent(&mut self, place: usize, result: &Result<usize, Failure>) {
-        let Some(state) = &mut self.links[place] else { return };
-        state.sending -= 1;
-        if result.is_err() || state.closed {
+    /// Something could not be sent.
+    pub(super) fn link_sent(&mut self, place: usize, serial: u32, result: &Result<usize, Failure>) {
+        if result.is_err() && self.link(place, serial).is_some() {
             self.close_link(place);
         }
     }
@@ -272,10 +236,7 @@ impl Engine {
             let socket = state.socket.clone();
             self.ring.cancel_socket(&socket);
         }
-        if let Some(state) = &self.links[place]
-            && !state.receiving
-            && state.sending == 0
-        {
+        if self.links[place].as_ref().is_some_and(|state| !state.receiving) {
             self.links[place] = None;
         }
         let is_known = self.volumes[volume].links.iter().any(|(it, ..)| *it == link);
@@ -288,15 +249,36 @@ impl Engine {
 }
 
 impl LinkState {
-    /// Fills the frame at hand from these bytes; the frame, if it is whole.
-    fn fill(&mut self, stash: &[u8], taken: &mut usize, pool: &super::Pool) -> Result<Option<Whole>, String> {
+    fn receive(&mut self) -> Operation {
+        let socket = self.socket.clone();
+        if let Stage::Payload { buffer, have, .. } = &mut self.stage
+            && let Some(buffer) = buffer.take_if(|buffer| buffer.len() - *have >= DIRECT_BYTES)
+        {
+            let into = *have..buffer.len();
+            let at_least = into.len();
+            return Operation::Recv { socket, head: 0, buffer: Some(buffer), into, at_least };
+        }
+        let buffer = self.inbox.lend().expect("all that came was looked at");
+        let into = 0..buffer.len();
+        Operation::Recv { socket, head: 0, buffer: Some(buffer), into, at_least: 1 }
+    }
+
+    fn received(&mut self, came: Buffer, count: usize) {
+        match &mut self.stage {
+            Stage::Payload { buffer: buffer @ None, have, .. } => {
+                *buffer = Some(came);
+                *have += count;
+            }
+            _ => self.inbox.filled(came, count),
+        }
+    }
+
+    /// Fills the frame at hand from what came; the frame, if it is whole.
+    fn fill(&mut self, pool: &super::Pool) -> Result<Option<Whole>, String> {
         loop {
-            let rest = &stash[*taken..];
             let next = match &mut self.stage {
                 Stage::Head => {
-                    let count = rest.len().min(HEAD_BYTES - self.head.len());
-                    self.head.extend_from_slice(&rest[..count]);
-                    *taken += count;
+                    self.inbox.append_to(&mut self.head, HEAD_BYTES);
                     if self.head.len() < HEAD_BYTES {
                         return Ok(None);
                     }
@@ -306,9 +288,7 @@ impl LinkState {
                     Stage::Body { frame }
                 }
                 Stage::Body { frame } => {
-                    let count = rest.len().min(frame.body_bytes() - self.body.len());
-                    self.body.extend_from_slice(&rest[..count]);
-                    *taken += count;
+                    self.inbox.append_to(&mut self.body, frame.body_bytes());
                     if self.body.len() < frame.body_bytes() {
                         return Ok(None);
                     }
@@ -317,19 +297,18 @@ impl LinkState {
                         self.stage = Stage::Head;
                         return Ok(Some(Whole { frame, payload: None }));
                     };
-                    Stage::Payload { frame, buffer: pool.take_or_grow(sum.bytes as usize), have: 0 }
+                    Stage::Payload { frame, buffer: Some(pool.take_or_grow(sum.bytes as usize)), have: 0 }
                 }
-                Stage::Payload { buffer, have, .. } => {
-                    let count = rest.len().min(buffer.len() - *have);
-                    buffer[*have..*have + count].copy_from_slice(&rest[..count]);
-                    *have += count;
-                    *taken += count;
-                    if *have < buffer.len() {
+                Stage::Payload { frame, buffer, have } => {
+                    let frame = *frame;
+                    let Some(mut filled) = buffer.take() else { return Ok(None) };
+                    *have += self.inbox.move_to(&mut filled[*have..]);
+                    if *have < filled.len() {
+                        *buffer = Some(filled);
                         return Ok(None);
                     }
-                    let stage = std::mem::replace(&mut self.stage, Stage::Head);
-                    let Stage::Payload { frame, buffer, .. } = stage else { unreachable!("it was looked at") };
-                    return Ok(Some(Whole { frame, payload: Some(buffer.share()) }));
+                    self.stage = Stage::Head;
+                    return Ok(Some(Whole { frame, payload: Some(filled.share()) }));
                 }
             };
             self.stage = next;

@@ -161,6 +161,8 @@ pub(super) struct Volume {
     pub(super) links: Vec<(Link, Node, usize)>,
     pub(super) next_link: u32,
     jobs: Vec<Doing>,
+    /// The file system can neither zero a range nor punch a hole, as it turned out.
+    pub(super) is_slow_to_zero: bool,
 }
 
 /// What a job of the replica is, until it completes.
@@ -172,6 +174,11 @@ enum Doing {
     Zero {
         span: Span,
         punch: bool,
+        durable: bool,
+    },
+    /// The same by writing, where the file system has nothing quicker: this comes after what is under way.
+    Wipe {
+        then: Option<Span>,
         durable: bool,
     },
     Flush,
@@ -304,6 +311,7 @@ impl Engine {
             links: Vec::new(),
             next_link: 0,
             jobs: Vec::new(),
+            is_slow_to_zero: false,
         });
         self.by_id.insert(id, index);
         self.carry_out(index, &mut effects);
@@ -401,13 +409,22 @@ impl Engine {
         let doing = std::mem::replace(&mut self.volumes[index].jobs[job as usize], Doing::Nothing);
         let file = &self.volumes[index].files.data;
         match (&doing, &completion.result) {
-            // Not every file system can zero a range and keep its room; all that can be used here can punch.
+            // Not every file system can zero a range and keep its room, and not every one can punch.
             (Doing::Zero { span, punch: false, durable }, Err(Failure::Unsupported)) => {
                 let again =
                     Operation::PunchHole { file: file.clone(), offset: offset_of(*span), length: bytes_of(*span) };
                 let then = Doing::Zero { span: *span, punch: true, durable: *durable };
                 self.volumes[index].jobs[job as usize] = then;
                 return self.ring.submit(again, completion.token);
+            }
+            (Doing::Zero { span, punch: true, durable }, Err(Failure::Unsupported)) => {
+                let (span, durable) = (*span, *durable);
+                self.volumes[index].is_slow_to_zero = true;
+                return self.wipe(index, job, span, durable);
+            }
+            (Doing::Wipe { then: Some(span), durable }, Ok(_)) => {
+                let (span, durable) = (*span, *durable);
+                return self.wipe(index, job, span, durable);
             }
             (Doing::Zero { durable: true, .. }, Ok(_)) => {
                 let flush = Operation::Flush { file: file.clone() };
@@ -420,7 +437,7 @@ impl Engine {
         let job = Job(job);
         let event = match doing {
             Doing::Nothing => return,
-            Doing::Store | Doing::Zero { .. } => Event::Stored { job, result: result.map(drop) },
+            Doing::Store | Doing::Zero { .. } | Doing::Wipe { .. } => Event::Stored { job, result: result.map(drop) },
             Doing::Flush => Event::Flushed { job, result: result.map(drop) },
             Doing::Load => {
                 let buffer = completion.buffer.expect("a read has a buffer");
@@ -435,6 +452,20 @@ impl Engine {
             }
         };
         self.tell(index, event);
+    }
+
+    /// Writes zeroes, a piece at a time.
+    fn wipe(&mut self, index: usize, job: u32, span: Span, durable: bool) {
+        let most = u32::try_from(MAX_PIECE_BYTES).expect("it is 1 MiB") / BLOCK_BYTES;
+        let now = Span { count: span.count.min(most), ..span };
+        let then = (now.count < span.count).then(|| Span { start: now.end(), count: span.count - now.count });
+        let mut zeroes = self.pool.take_or_grow(usize::try_from(bytes_of(now)).expect("a piece fits into memory"));
+        zeroes.fill(0);
+        let volume = &mut self.volumes[index];
+        volume.jobs[job as usize] = Doing::Wipe { then, durable };
+        let file = volume.files.data.clone();
+        let operation = Operation::Write { file, offset: offset_of(now), data: zeroes.share(), durable };
+        self.ring.submit(operation, Token::Job { volume: index, job }.pack());
     }
 
     fn keep(&mut self, index: usize, job: Job, what: &Metadata) {

@@ -263,7 +263,8 @@ fn party_params(request: &Request) -> Result<CertificateParams, Error> {
     }
     params.is_ca = IsCa::ExplicitNoCa;
     params.use_authority_key_identifier_extension = true;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    // Nothing is encrypted with the key itself, but QEMU takes no certificate without the second one.
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     if identity.kind().serves() {
         params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
