@@ -17,6 +17,7 @@ mod volume;
 use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
@@ -193,7 +194,7 @@ impl Handle {
     }
 }
 
-/// Begins the thread. It ends with [`Command::End`].
+/// Begins the thread. It ends with [`Command::End`]; should it panic, the whole process is aborted.
 ///
 /// # Errors
 /// There are no descriptors, memory or threads left.
@@ -205,7 +206,11 @@ pub fn begin(options: Options) -> Result<(Handle, mpsc::UnboundedReceiver<Notice
         match Engine::new(options, inbox, notices) {
             Ok(mut engine) => {
                 let _ = ready.send(Ok(engine.ring.waker()));
-                engine.run();
+                // Without its engine a node would answer REST and its peers, and serve nobody: whoever supervises the process starts it anew.
+                if catch_unwind(AssertUnwindSafe(|| engine.run())).is_err() {
+                    tracing::error!("the engine's thread panicked; the process is aborted");
+                    std::process::abort();
+                }
             }
             Err(error) => drop(ready.send(Err(error))),
         }
