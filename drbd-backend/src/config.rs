@@ -39,7 +39,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("pools.NAME", &["path"]),
     ("nodes.NAME", &["peers", "rest"]),
     ("arbiter", &["etcd", "name", "prefix", "timeout_s", "url"]),
-    ("replication", &["confirm_reads", "durability", "lease_s", "reconnect_s", "resync_latency_ms", "stalled_s"]),
+    ("replication", &["confirm_reads", "durability", "lease_s", "reconnect_s", "resync_share_percent", "stalled_s"]),
     ("engine", &["io"]),
     ("arbiter_server", &["directory", "listen"]),
 ];
@@ -101,7 +101,8 @@ pub struct Replication {
     pub lease: Duration,
     pub reconnect: Duration,
     pub stalled: Duration,
-    pub resync_latency: Duration,
+    /// In percent.
+    pub resync_share: u32,
     pub confirm_reads: bool,
 }
 
@@ -138,7 +139,7 @@ impl Replication {
         settings.heartbeat_every = self.lease / 5;
         settings.reconnect = self.reconnect;
         settings.stalled = self.stalled;
-        settings.resync.client_latency = self.resync_latency;
+        settings.resync.share = self.resync_share;
         settings.confirm_reads = self.confirm_reads;
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct Primary {
     pub(crate) stopped: bool,
     pub(crate) reclaim_at: Option<Time>,
     pub(crate) said_frozen: Nodes,
+    /// When a client last wanted something.
+    pub(crate) asked_at: Option<Time>,
 }
 
 /// Why a Primary comes to rest.
@@ -85,6 +87,7 @@ impl Primary {
             stopped: false,
             reclaim_at: None,
             said_frozen: Nodes::NONE,
+            asked_at: None,
         }
     }
 
@@ -111,9 +114,11 @@ impl Primary {
 
 impl Replica {
     pub(crate) fn asked_for(&mut self, request: Request, client: u32, ask: Ask, cx: &mut Cx<'_>) {
-        if self.primary().is_none() || self.ended {
+        let ended = self.ended;
+        let Some(primary) = self.primary_mut().filter(|_| !ended) else {
             return self.turn_away(&Held { request, client, ask }, cx);
-        }
+        };
+        primary.asked_at = Some(cx.now);
         if let Some(failure) = self.why_not(client, ask) {
             return Self::refuse(request, ask, failure, cx);
         }
@@ -268,7 +273,7 @@ impl Replica {
         if entry.stage != Stage::Stored || entry.waiting.bits() & view.bits() != 0 {
             return;
         }
-        let (kind, seq, at, content, waiting) = (entry.kind, entry.seq, entry.at, entry.content, entry.waiting);
+        let (kind, seq, content, waiting) = (entry.kind, entry.seq, entry.content, entry.waiting);
         match kind {
             Kind::Read { request, client } if !self.admits(client) => {
                 cx.out.push(Effect::Answer { request, answer: Answer::Failed(Failure::Revoked) });
@@ -277,7 +282,6 @@ impl Replica {
             Kind::Write { request, client } if !self.admits(client) || self.may_answer(cx.now) => {
                 let answer = if self.admits(client) { Answer::Done } else { Answer::Failed(Failure::Revoked) };
                 cx.out.push(Effect::Answer { request, answer });
-                self.note_latency(cx.now.since(at));
                 let entry = self.table.get_mut(place);
                 entry.stage = Stage::Trailing;
                 entry.content = None;
@@ -420,11 +424,15 @@ impl Replica {
         let Some(place) = self.table.find(|entry| entry.seq == seq && entry.waiting.contains(node)) else { return };
         let entry = self.table.get_mut(place);
         entry.waiting.remove(node);
-        let (kind, stage, span, left) = (entry.kind, entry.stage, entry.span, entry.waiting);
+        let (kind, stage, span, left, at) = (entry.kind, entry.stage, entry.span, entry.waiting, entry.at);
+        let is_step = matches!(kind, Kind::Resync { .. });
         if let Some(resync) = &mut self.peers[node.index()].resync {
-            resync.arrived(span, matches!(kind, Kind::Resync { .. }));
+            resync.arrived(span, is_step);
         }
-        if matches!(kind, Kind::Resync { .. }) || stage == Stage::Trailing && left.is_empty() {
+        if is_step {
+            self.pace_resync(node, at, cx);
+        }
+        if is_step || stage == Stage::Trailing && left.is_empty() {
             self.entry_over(place, cx);
         } else {
             self.complete(place, cx);
@@ -493,7 +501,7 @@ impl Replica {
         self.drop_when_due(cx);
         self.propose_again_when_due(cx);
         self.take_over_further(cx);
-        self.quicken_resync();
+        self.quicken_resync(cx.now);
         self.resync_further(cx);
         self.barrier_when_due(cx);
         self.control_further(cx);

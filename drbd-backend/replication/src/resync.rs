@@ -18,6 +18,12 @@ use crate::{Bits, Cx, Note, Part, Replica};
 
 use core::time::Duration;
 
+/// A step that took very long is no reason to stop for as long.
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
+/// Clients that have wanted nothing for so long do not work.
+const CLIENTS_REST: Duration = Duration::from_millis(20);
+
 #[derive(Debug)]
 pub(crate) struct Resyncing {
     stage: ResyncStage,
@@ -258,22 +264,39 @@ impl Replica {
         }
     }
 
-    /// The resync gives way to clients, and takes what they leave.
-    pub(crate) fn note_latency(&mut self, latency: Duration) {
-        let (fewest, most) = self.settings.resync.steps;
-        let slow = latency > self.settings.resync.client_latency;
-        for resync in self.peers.iter_mut().filter_map(|peer| peer.resync.as_mut()) {
-            resync.limit = if slow { (resync.limit / 2).max(fewest) } else { (resync.limit + 1).min(most) };
+    /// A step that began then has arrived. A resync gives way to clients that worked meanwhile: with fewer steps at once, and once there is one, with a
+    /// rest as long as their share of the time asks. A disk or link that they slow down is left to them for longer.
+    pub(crate) fn pace_resync(&mut self, node: Node, began: Time, cx: &Cx<'_>) {
+        let (fewest, _) = self.settings.resync.steps;
+        let share = self.settings.resync.share.clamp(1, 100);
+        if !self.clients_work(|at| at >= began) {
+            return;
         }
+        let Some(resync) = &mut self.peers[node.index()].resync else { return };
+        if resync.limit > fewest {
+            resync.limit = (resync.limit / 2).max(fewest);
+            return;
+        }
+        let rest = cx.now.since(began) * (100 - share) / share;
+        resync.paused_until = Some(cx.now + rest.min(LONGEST_REST));
     }
 
     /// Without clients it goes at full speed.
-    pub(crate) fn quicken_resync(&mut self) {
+    pub(crate) fn quicken_resync(&mut self, now: Time) {
         let most = self.settings.resync.steps.1;
-        let busy = self.table.any(|entry| entry.kind.request().is_some());
-        for resync in self.peers.iter_mut().filter_map(|peer| peer.resync.as_mut()).filter(|_| !busy) {
+        let is_copying = |peer: &crate::peer::Peer| peer.resync.as_ref().is_some_and(|resync| resync.limit < most);
+        if !self.peers.iter().any(is_copying) || self.clients_work(|at| now.since(at) < CLIENTS_REST) {
+            return;
+        }
+        for resync in self.peers.iter_mut().filter_map(|peer| peer.resync.as_mut()) {
             resync.limit = (resync.limit + 1).min(most);
         }
+    }
+
+    /// They wait for something, or wanted it so recently.
+    fn clients_work(&self, is_recent: impl Fn(Time) -> bool) -> bool {
+        let asked = self.primary().and_then(|primary| primary.asked_at).is_some_and(is_recent);
+        asked || self.table.any(|entry| entry.kind.request().is_some() && entry.stage != Stage::Trailing)
     }
 
     pub(crate) fn resync_wakes_at(&self) -> Option<Time> {

@@ -48,8 +48,8 @@ pub struct ResyncSettings {
     pub step_blocks: u32,
     /// Steps in flight: never fewer than the first, never more than the second.
     pub steps: (u32, u32),
-    /// The resync gives way while a client's writes take longer than this.
-    pub client_latency: Duration,
+    /// While clients work a resync copies for this share of the time, in percent.
+    pub share: u32,
 }
 
 impl Settings {
@@ -70,7 +70,7 @@ impl Settings {
             barrier_every: Duration::from_secs(5),
             hot_extents: 1000,
             in_flight: 1024,
-            resync: ResyncSettings { step_blocks: 64, steps: (1, 32), client_latency: Duration::from_millis(5) },
+            resync: ResyncSettings { step_blocks: 64, steps: (1, 32), share: 25 },
             confirm_reads: false,
         }
     }

@@ -157,13 +157,12 @@ fn arbiter(mut table: Table<'_>) -> Option<Arbiter> {
 }
 
 fn replication(mut table: Table<'_>) -> Replication {
-    let milliseconds = table.whole("resync_latency_ms", 5, 1..=1000);
     Replication {
         durability: table.word("durability", DURABILITIES).unwrap_or(Durability::Flush),
         lease: table.seconds("lease_s", 2.0, 0.5..=60.0),
         reconnect: table.seconds("reconnect_s", 0.2, 0.05..=60.0),
         stalled: table.seconds("stalled_s", 10.0, 1.0..=600.0),
-        resync_latency: Duration::from_millis(u64::from(milliseconds)),
+        resync_share: table.whole("resync_share_percent", 25, 1..=100),
         confirm_reads: table.yes("confirm_reads", false),
     }
 }

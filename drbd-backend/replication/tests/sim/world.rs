@@ -401,7 +401,7 @@ fn settings_of(plan: &Plan) -> Settings {
         barrier_every: ms(plan.barrier_every_ms),
         hot_extents: plan.hot_extents,
         in_flight: plan.in_flight,
-        resync: ResyncSettings { step_blocks: plan.step_blocks, steps: (1, 3), client_latency: ms(5) },
+        resync: ResyncSettings { step_blocks: plan.step_blocks, steps: (1, 3), share: 25 },
         confirm_reads: plan.confirms_reads,
         ..Settings::of(VOLUME, Node::new(0).expect("there is a first"))
     }
