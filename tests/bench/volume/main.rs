@@ -10,7 +10,7 @@
 //! `PEERS=ceph` measures a Ceph of two OSDs too, whose writes are durable when they are acknowledged: `write_*_vs_ceph` compares our `durability = flush`,
 //! which is not, with it, `durable_write_qd1_vs_ceph` our `durability = write`. Without it those targets have no value, and do not hold.
 //!
-//! `--quick` is three short rounds. `ONLY=write,read,allocations,failover,resync` measures some parts only.
+//! `--quick` is three short rounds. `ONLY=write,read,allocations,failover,resync` measures some parts only, `ONLY=write_qd1` one workload.
 
 mod allocations;
 mod arms;
@@ -123,8 +123,9 @@ impl Plan {
             "" => PARTS.map(str::to_owned).to_vec(),
             some => some.split(',').map(str::to_owned).collect(),
         };
-        if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
-            bail!("ONLY={unknown}: there are {}", PARTS.join(", "));
+        let names: Vec<_> = PARTS.into_iter().chain(WORKLOADS.iter().map(|work| work.name)).collect();
+        if let Some(unknown) = parts.iter().find(|part| !names.contains(&part.as_str())) {
+            bail!("ONLY={unknown}: there are {}", names.join(", "));
         }
         let ceph = match std::env::var("PEERS").unwrap_or_default().as_str() {
             "" => None,
@@ -147,11 +148,13 @@ impl Plan {
     }
 
     fn loads(&self, folder: &Path, results: &mut Results) -> Result<()> {
-        let is_wanted = |pattern: Pattern| match pattern {
-            Pattern::Write | Pattern::WriteFlush | Pattern::SequentialWrite => self.has("write"),
-            Pattern::Read | Pattern::SequentialRead | Pattern::Mix(_) => self.has("read"),
+        let part = |pattern| match pattern {
+            Pattern::Write | Pattern::WriteFlush | Pattern::SequentialWrite => "write",
+            Pattern::Read | Pattern::SequentialRead | Pattern::Mix(_) => "read",
         };
-        if !self.has("write") && !self.has("read") {
+        let wanted: Vec<_> =
+            WORKLOADS.iter().filter(|work| self.has(part(work.pattern)) || self.has(work.name)).collect();
+        if wanted.is_empty() {
             return Ok(());
         }
         let folder = folder.join("loads");
@@ -161,7 +164,7 @@ impl Plan {
         for round in 0..self.rounds {
             eprintln!("round {} of {}", round + 1, self.rounds);
             results.floors.push(arms.floor(self.time)?);
-            for work in WORKLOADS.iter().filter(|work| is_wanted(work.pattern)) {
+            for work in &wanted {
                 arms.round(round, work, (self.warm_up, self.time), &mut results.cells)?;
             }
         }

@@ -165,9 +165,9 @@ impl Results {
         }
         for it in &self.resyncs {
             println!(
-                "resync: {:.0} MiB/s idle (disk {:.0}, link {:.0}); under load {:.0} MiB/s, client {:.0}/s, before {:.0}/s",
+                "resync: {:.0} MiB/s idle (the disk copies {:.0}, link {:.0}); under load {:.0} MiB/s, client {:.0}/s, before {:.0}/s",
                 it.resync_mib_s,
-                it.disk_mib_s,
+                it.copy_mib_s,
                 it.link_mib_s,
                 it.resync_under_load_mib_s,
                 it.guest_during,
@@ -244,7 +244,7 @@ impl Results {
 
 impl resync::Round {
     fn vs_min_disk_link(&self) -> f64 {
-        self.resync_mib_s / self.disk_mib_s.min(self.link_mib_s)
+        self.resync_mib_s / self.copy_mib_s.min(self.link_mib_s)
     }
 
     fn guest_during_vs_before(&self) -> f64 {
@@ -253,7 +253,7 @@ impl resync::Round {
 
     fn json(&self) -> Value {
         json!({
-            "name": "resync", "disk_mib_s": round(self.disk_mib_s, 1), "link_mib_s": round(self.link_mib_s, 1),
+            "name": "resync", "copy_mib_s": round(self.copy_mib_s, 1), "link_mib_s": round(self.link_mib_s, 1),
             "resync_mib_s": round(self.resync_mib_s, 1), "guest_before_per_s": round(self.guest_before, 1),
             "guest_during_per_s": round(self.guest_during, 1),
             "resync_under_load_mib_s": round(self.resync_under_load_mib_s, 1),

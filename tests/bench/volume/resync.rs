@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tandem_node::disk::{Buffers, DiskFile, Engine, Operation, Options, Ring};
 
 use super::cluster::{Cluster, LOOK_AGAIN, Volume};
 use super::floor::{link_mib_s, mib};
@@ -23,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// One round.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Round {
-    pub(crate) disk_mib_s: f64,
+    pub(crate) copy_mib_s: f64,
     pub(crate) link_mib_s: f64,
     pub(crate) resync_mib_s: f64,
     pub(crate) guest_before: f64,
@@ -33,26 +34,58 @@ pub(crate) struct Round {
 
 pub(crate) fn round(folder: &Path, cluster: &mut Cluster, volume: &Volume, time: Duration) -> Result<Round> {
     let ledger = Ledger::new(volume.size_bytes());
-    let (disk_mib_s, link_mib_s) = (disk(folder, volume.size_bytes(), time)?, link_mib_s(time)?);
+    let (copy_mib_s, link_mib_s) = (copying(folder, volume.size_bytes(), time)?, link_mib_s(time)?);
     let resync_mib_s = idle(cluster, volume, &ledger)?;
     let (guest_before, guest_during, resync_under_load_mib_s) = under_load(cluster, volume, &ledger, time)?;
     let lane = NbdLane::connect(cluster.nbd(0), &volume.export(), 1, LARGE)?;
     load::verify(&ledger, lane, LARGE)?;
-    Ok(Round { disk_mib_s, link_mib_s, resync_mib_s, guest_before, guest_during, resync_under_load_mib_s })
+    Ok(Round { copy_mib_s, link_mib_s, resync_mib_s, guest_before, guest_during, resync_under_load_mib_s })
 }
 
-/// What one writer of 1 MiB pieces gets out of the disk.
-fn disk(folder: &Path, size_bytes: u64, time: Duration) -> Result<f64> {
-    let path = folder.join("sequential.data");
-    let file = raw::create(&path, size_bytes)?;
-    let ledger = Ledger::new(size_bytes);
-    load::fill(&ledger, RawLane::open(&file, DEPTH, LARGE)?, LARGE, DEPTH)?;
-    let work = Workload::new("sequential_write", Pattern::SequentialWrite, 1, DEPTH, LARGE);
-    let span = Span::new(time / 4, time);
-    let open = |work: &Workload| RawLane::open(&file, work.depth, work.bytes);
-    let met = load::run(&work, &ledger, &span, open, || Ok(()))?;
-    std::fs::remove_file(&path)?;
-    Ok(mib(met.operations * LARGE as u64) / met.seconds)
+/// What the disk gives to somebody who only copies, in pieces of 1 MiB, `DEPTH` at once. Both replicas lie on it, so a resync reads it, too.
+fn copying(folder: &Path, size_bytes: u64, time: Duration) -> Result<f64> {
+    let paths = ["from.data", "to.data"].map(|name| folder.join(name));
+    let [from, to] = [raw::create(&paths[0], size_bytes)?, raw::create(&paths[1], size_bytes)?];
+    for file in [&from, &to] {
+        load::fill(&Ledger::new(size_bytes), RawLane::open(file, DEPTH, LARGE)?, LARGE, DEPTH)?;
+    }
+    let mib_s = copy(&from, &to, time)?;
+    paths.iter().try_for_each(std::fs::remove_file)?;
+    Ok(mib_s)
+}
+
+fn copy(from: &DiskFile, to: &DiskFile, time: Duration) -> Result<f64> {
+    let mut ring = Ring::new(Options { engine: Engine::Uring, ..Options::default() })?;
+    let buffers = Buffers::new(&[(LARGE, u32::try_from(DEPTH)?)])?;
+    let pieces = from.size() / LARGE as u64;
+    let read = |piece: u64| -> Result<Operation> {
+        let buffer = buffers.take(LARGE).context("there is a buffer for each piece under way")?;
+        Ok(Operation::Read { file: from.clone(), offset: piece % pieces * LARGE as u64, buffer, into: 0..LARGE })
+    };
+    for piece in 0..DEPTH as u64 {
+        ring.submit(read(piece)?, piece);
+    }
+    let (mut next, mut copied, mut completions) = (DEPTH as u64, 0, Vec::new());
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        ring.wait(&mut completions, None)?;
+        for completion in completions.drain(..) {
+            completion.result?;
+            match completion.buffer {
+                Some(buffer) => {
+                    let offset = completion.token % pieces * LARGE as u64;
+                    let write = Operation::Write { file: to.clone(), offset, data: buffer.share(), durable: false };
+                    ring.submit(write, completion.token);
+                }
+                None => {
+                    copied += LARGE as u64;
+                    ring.submit(read(next)?, next);
+                    next += 1;
+                }
+            }
+        }
+    }
+    Ok(mib(copied) / begun.elapsed().as_secs_f64())
 }
 
 /// The other node misses every block of the volume.
