@@ -70,7 +70,7 @@ impl Settings {
             barrier_every: Duration::from_secs(5),
             hot_extents: 1000,
             in_flight: 1024,
-            resync: ResyncSettings { step_blocks: 64, steps: (1, 32), share: 25 },
+            resync: ResyncSettings { step_blocks: 64, steps: (1, 32), share: 50 },
             confirm_reads: false,
         }
     }

@@ -162,7 +162,7 @@ fn replication(mut table: Table<'_>) -> Replication {
         lease: table.seconds("lease_s", 2.0, 0.5..=60.0),
         reconnect: table.seconds("reconnect_s", 0.2, 0.05..=60.0),
         stalled: table.seconds("stalled_s", 10.0, 1.0..=600.0),
-        resync_share: table.whole("resync_share_percent", 25, 1..=100),
+        resync_share: table.whole("resync_share_percent", 50, 1..=100),
         confirm_reads: table.yes("confirm_reads", false),
     }
 }
