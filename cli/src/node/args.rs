@@ -389,12 +389,17 @@ Examples:
     /// Makes the records anew from what the replicas know, after the arbiter lost them
     #[command(after_help = "\
 Volumes are held when the arbiter comes back empty or from an old copy. Refused while a replica is changing, or a
-member of a volume has not reported.
+member of a volume has not reported. With --destroyed it is your word that a node will never come back: if it lives
+after all, two nodes may serve a volume, and writes that only it had are lost.
 
 Examples:
   tandem arbiter rebuild
-  tandem arbiter rebuild --yes")]
+  tandem arbiter rebuild --yes
+  tandem arbiter rebuild --destroyed cmp3")]
     Rebuild {
+        /// Do not wait for this node, whose replicas are lost for good; several times for several nodes
+        #[arg(long, value_name = "NODE", value_parser = node_name)]
+        destroyed: Vec<String>,
         /// Do not ask whether it is meant
         #[arg(long, short)]
         yes: bool,

@@ -30,7 +30,9 @@ pub(crate) async fn talk(server: &Server, command: Command) -> Result<Ending, Fa
         Command::Pool(PoolCommand::List { json }) => ask::show(&ask::Pools { server }, json.json).await,
         Command::Events { volume, json } => events::follow(server, volume.as_deref(), json).await,
         Command::Arbiter(ArbiterCommand::Status { json }) => ask::arbiter(server, json.json).await,
-        Command::Arbiter(ArbiterCommand::Rebuild { yes, json }) => order::rebuild(server, yes, json.json).await,
+        Command::Arbiter(ArbiterCommand::Rebuild { destroyed, yes, json }) => {
+            order::rebuild(server, &destroyed, yes, json.json).await
+        }
     }
 }
 

@@ -219,14 +219,26 @@ pub(crate) async fn unfence_host(server: &Server, host: &str, json: bool) -> Res
     simply(host, "tandem node fences", call, json, |_| Ok(format!("{host}: let in again"))).await
 }
 
-pub(crate) async fn rebuild(server: &Server, sure: bool, json: bool) -> Result<Ending, Failure> {
+pub(crate) async fn rebuild(server: &Server, destroyed: &[String], sure: bool, json: bool) -> Result<Ending, Failure> {
     if !sure {
+        let lost = match destroyed {
+            [] => String::new(),
+            nodes => {
+                format!(" Writes that only {} had are lost, too, and if it lives, two may serve.", nodes.join(", "))
+            }
+        };
         confirm::yes(
             "rebuilding the arbiter's records",
-            "Make the arbiter's records anew from what the replicas know? What only the arbiter knew is lost.",
+            &format!(
+                "Make the arbiter's records anew from what the replicas know? What only the arbiter knew is lost.{lost}"
+            ),
         )?;
     }
-    let call = async { server.post(&["v1", "arbiter", "rebuild"], json!({ "confirm": true })).await };
+    let mut body = json!({ "confirm": true });
+    if !destroyed.is_empty() {
+        body["destroyed"] = json!(destroyed);
+    }
+    let call = async { server.post(&["v1", "arbiter", "rebuild"], body).await };
     simply("arbiter", "tandem arbiter status", call, json, |_| Ok("the arbiter's records are made anew".to_owned()))
         .await
 }

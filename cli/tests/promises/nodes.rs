@@ -232,7 +232,15 @@ fn rebuild_is_confirmed_first() -> Result<()> {
         .fails(2, &["rebuilding the arbiter's records wants to be confirmed", "--yes confirms it unasked"]);
     assert!(fake.asked().is_empty());
     fake.node(&["arbiter", "rebuild", "--yes"])?.prints(0, "the arbiter's records are made anew\n");
-    assert_eq!(fake.asked(), ["POST /v1/arbiter/rebuild {\"confirm\":true}"]);
+    fake.node(&["arbiter", "rebuild", "--yes", "--destroyed", "cmp3"])?
+        .prints(0, "the arbiter's records are made anew\n");
+    assert_eq!(
+        fake.asked(),
+        [
+            "POST /v1/arbiter/rebuild {\"confirm\":true}",
+            "POST /v1/arbiter/rebuild {\"confirm\":true,\"destroyed\":[\"cmp3\"]}",
+        ]
+    );
     Ok(())
 }
 

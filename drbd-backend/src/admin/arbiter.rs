@@ -118,6 +118,9 @@ struct Wish {
     confirm: bool,
     #[serde(default)]
     volumes: Option<BTreeSet<Uuid>>,
+    /// Nodes whose replicas are lost for good: they are not waited for.
+    #[serde(default)]
+    destroyed: BTreeSet<String>,
 }
 
 /// A volume, as its replicas remember it.
@@ -148,6 +151,7 @@ async fn rebuild(Shared(state): Shared<State>, caller: Caller, Body(wish): Body<
     if let Some(wanted) = &wish.volumes {
         volumes.retain(|uuid, _| wanted.contains(uuid));
     }
+    leave_out(&mut volumes, &wish.destroyed)?;
     let (_, found) = state.register().list().await?;
     let record = |uuid: &Uuid| found.get(&VolumeId(uuid.as_u128()));
     let plans: Vec<(Uuid, Remembered, Plan)> = volumes
@@ -158,7 +162,8 @@ async fn rebuild(Shared(state): Shared<State>, caller: Caller, Body(wish): Body<
         })
         .collect();
     held_by_some(&plans)?;
-    tracing::warn!(by = %caller, volumes = plans.len(), "the arbiter's records are put back");
+    let without = wish.destroyed.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    tracing::warn!(by = %caller, volumes = plans.len(), destroyed = without, "the arbiter's records are put back");
     put_fences_back(&state, &caller, fences).await?;
     let mut done = Vec::new();
     for (uuid, volume, plan) in plans {
@@ -177,15 +182,35 @@ fn by_volume(reports: Vec<(String, Report)>) -> Result<BTreeMap<Uuid, Remembered
         volume.name = report.name;
         for (place, name) in report.members {
             let place = Place::new(place).ok_or_else(|| misfit(&node))?;
-            volume.members.entry(place).or_insert(Member { node: name, memory: None });
+            volume.members.entry(place).or_insert(Member { node: name, memory: None, destroyed: false });
         }
         let Some(record) = report.record else { continue };
         let record = record_from_json(&record.to_string()).map_err(|_| misfit(&node))?;
         let place = Place::new(report.place).ok_or_else(|| misfit(&node))?;
         volume.reported.insert(node.clone());
-        volume.members.insert(place, Member { node, memory: Some(Memory { record, changing: report.changing }) });
+        let memory = Some(Memory { record, changing: report.changing });
+        volume.members.insert(place, Member { node, memory, destroyed: false });
     }
     Ok(volumes)
+}
+
+/// These are not waited for. Who answers is not destroyed, and who has no replica is another node than was meant.
+fn leave_out(volumes: &mut BTreeMap<Uuid, Remembered>, destroyed: &BTreeSet<String>) -> Result<(), Problem> {
+    for node in destroyed {
+        let members = volumes.values_mut().flat_map(|volume| volume.members.values_mut());
+        let mut known = false;
+        for member in members.filter(|member| member.node == *node) {
+            if member.memory.is_some() {
+                return Err(Problem::refused(format!("{node} is not destroyed: it answers")).remedy("leave it out"));
+            }
+            (known, member.destroyed) = (true, true);
+        }
+        if !known {
+            return Err(Problem::invalid(format!("destroyed: no volume in question has a replica on {node}"))
+                .remedy("`tandem volume list` shows where replicas are"));
+        }
+    }
+    Ok(())
 }
 
 /// All volumes or none: an operator who reads half a list believes the other half.

@@ -2,7 +2,7 @@
 //!
 //! | | read | change records | change fences | rebuild |
 //! |---|---|---|---|---|
-//! | `tandem://node/NAME` | yes | yes | yes: it asks for those whom it lets fence | |
+//! | `tandem://node/NAME` | yes | yes | yes: it asks for those whom it lets fence | yes: it asks for administrators |
 //! | `tandem://ha/NAME` | yes | | yes | |
 //! | `tandem://admin/NAME` | yes | | yes | yes |
 //! | anybody on loopback, without TLS | yes | yes | yes | yes |
@@ -54,11 +54,10 @@ impl Caller {
             Self::Known(identity) => identity,
         };
         match (identity, deed) {
-            (Identity::Node(_), Deed::Read | Deed::ChangeRecord | Deed::ChangeFences)
+            (Identity::Node(_), _)
             | (Identity::Ha(_), Deed::Read | Deed::ChangeFences)
             | (Identity::Admin(_), Deed::Read | Deed::ChangeFences | Deed::Rebuild) => true,
-            (Identity::Node(_), Deed::Rebuild)
-            | (Identity::Ha(_), Deed::ChangeRecord | Deed::Rebuild)
+            (Identity::Ha(_), Deed::ChangeRecord | Deed::Rebuild)
             | (Identity::Admin(_), Deed::ChangeRecord)
             | (Identity::Cinder(_), _) => false,
         }

@@ -58,6 +58,24 @@ async fn nothing_is_put_back_before_every_member_has_reported() -> Result<()> {
     let message = body["error"]["message"].as_str().unwrap_or_default();
     ensure!(message.contains("db-1") && message.contains("cmp1"), "{message}");
     ensure!(world.register()?.read(volume).await?.1.is_none());
+    for (named, code) in [("cmp0", "refused"), ("cmp9", "invalid")] {
+        let lie = Some(json!({ "confirm": true, "destroyed": [named] }));
+        let (_, body) = world.machines[0].call(Method::POST, "/v1/arbiter/rebuild", lie).await?;
+        ensure!(body["error"]["code"] == code, "{named}: {body}");
+    }
+    ensure!(world.register()?.read(volume).await?.1.is_none());
+    let lost = Some(json!({ "confirm": true, "destroyed": ["cmp1"] }));
+    let (status, body) = world.machines[0].call(Method::POST, "/v1/arbiter/rebuild", lost).await?;
+    ensure!(status == StatusCode::OK && body["volumes"][0]["rebuilt"] == true, "{body}");
+    ensure!(world.register()?.read(volume).await?.1.is_some());
+    let register = world.register()?;
+    until("the survivor goes on alone", async || {
+        register
+            .read(volume)
+            .await
+            .is_ok_and(|(_, record)| record.is_some_and(|record| record.in_sync().iter().count() == 1))
+    })
+    .await?;
     let others = Some(json!({ "confirm": true, "volumes": [Uuid::new_v4()] }));
     let (status, body) = world.machines[0].call(Method::POST, "/v1/arbiter/rebuild", others).await?;
     ensure!(status == StatusCode::OK && body == json!({ "volumes": [] }), "{body}");

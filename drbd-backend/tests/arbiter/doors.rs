@@ -101,13 +101,15 @@ async fn each_identity_does_its_own_and_nothing_else() -> Result<()> {
     assert_eq!(ha.fence(a_fence()).await?, 1);
     assert_eq!(node.lift("compute-1").await?, 2);
 
-    for other in [&node, &ha, &cinder] {
+    for other in [&ha, &cinder] {
         declined(other.rebuild(volume, Some(&next), &promoted(&next, 1, 2)).await)?;
     }
-    ensure!(matches!(admin.rebuild(volume, Some(&next), &promoted(&next, 1, 2)).await, Outcome::Done));
+    let (second, third) = (promoted(&next, 1, 2), promoted(&promoted(&next, 1, 2), 0, 3));
+    ensure!(matches!(admin.rebuild(volume, Some(&next), &second).await, Outcome::Done));
+    ensure!(matches!(node.rebuild(volume, Some(&second), &third).await, Outcome::Done), "for an administrator");
 
     for reader in [&node, &ha, &admin] {
-        assert_eq!(record_of(reader, volume).await?, promoted(&next, 1, 2));
+        assert_eq!(record_of(reader, volume).await?, third);
         assert_eq!(reader.list().await?.1.len(), 1);
         assert_eq!(reader.fences().await?.version, 2);
     }

@@ -19,6 +19,8 @@ pub(super) struct Memory {
 pub(super) struct Member {
     pub(super) node: String,
     pub(super) memory: Option<Memory>,
+    /// As its operator says: it will never report.
+    pub(super) destroyed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +52,7 @@ pub(super) fn plan(found: Option<&Record>, members: &BTreeMap<Place, Member>) ->
     {
         return Plan::Wait(format!("{} remembers another record of generation {}", other.node, latest.generation));
     }
-    let silent: Vec<&Member> = members.values().filter(|member| member.memory.is_none()).collect();
+    let silent: Vec<&Member> = members.values().filter(|member| member.memory.is_none() && !member.destroyed).collect();
     let unknown = latest.members.iter().filter(|place| !members.contains_key(place)).count();
     match found {
         Some(found) if found.generation > latest.generation || found == latest => {
@@ -88,6 +90,7 @@ mod tests {
         let member = |number: u8, generation: Option<u64>| Member {
             node: format!("cmp{number}"),
             memory: generation.map(memory),
+            destroyed: false,
         };
         generations
             .into_iter()
@@ -122,6 +125,15 @@ mod tests {
         let mut alone = members([Some(7), Some(7)]);
         alone.remove(&place(1));
         assert!(matches!(plan(None, &alone), Plan::Wait(why) if why.contains("not known")));
+    }
+
+    #[test]
+    fn who_is_destroyed_is_not_waited_for() {
+        let mut left = members([Some(7), None]);
+        left.get_mut(&place(1)).unwrap().destroyed = true;
+        assert_eq!(plan(None, &left), Plan::Put(Box::new(record(7))));
+        left.get_mut(&place(0)).unwrap().memory = None;
+        assert!(matches!(plan(None, &left), Plan::Wait(why) if why.contains("none of its replicas")));
     }
 
     #[test]
