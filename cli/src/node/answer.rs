@@ -207,3 +207,18 @@ pub(crate) struct Said {
     pub(crate) at: Text,
     pub(crate) text: Text,
 }
+
+/// What became of the arbiter's records.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Rebuilt {
+    pub(crate) volumes: Vec<RebuiltVolume>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RebuiltVolume {
+    pub(crate) name: Text,
+    pub(crate) rebuilt: bool,
+    pub(crate) why: Text,
+}

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::answer::{Attachment, Dead, Fence, Volume};
+use super::answer::{Attachment, Dead, Fence, Rebuilt, RebuiltVolume, Volume};
 use super::args::{Create, Durability, ForcePrimary, Wait};
 use super::wait::{self, Goal, Patience};
 use super::{ask, confirm};
@@ -239,8 +239,16 @@ pub(crate) async fn rebuild(server: &Server, destroyed: &[String], sure: bool, j
         body["destroyed"] = json!(destroyed);
     }
     let call = async { server.post(&["v1", "arbiter", "rebuild"], body).await };
-    simply("arbiter", "tandem arbiter status", call, json, |_| Ok("the arbiter's records are made anew".to_owned()))
-        .await
+    simply("arbiter", "tandem arbiter status", call, json, |answer| {
+        let Rebuilt { volumes } = answer.read()?;
+        let line = |one: &RebuiltVolume| {
+            let what = if one.rebuilt { "made anew" } else { "left as it is" };
+            format!("{}: {what}: {}", one.name, one.why)
+        };
+        let lines: Vec<String> = volumes.iter().map(line).collect();
+        Ok(if lines.is_empty() { "no replica remembers a volume".to_owned() } else { lines.join("\n") })
+    })
+    .await
 }
 
 async fn post(server: &Server, volume: &str, order: &str, body: Value) -> Result<Answer, Failure> {

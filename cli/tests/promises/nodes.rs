@@ -225,15 +225,19 @@ arbiter, embedded, at https://198.18.1.9:15872
 }
 
 #[test]
-fn rebuild_is_confirmed_first() -> Result<()> {
-    let fake = Fake::start(Way::Tcp, &[("POST /v1/arbiter/rebuild", 200, json!({ "records": 12 }))])?;
+fn rebuild_is_confirmed_first_and_tells_what_became_of_each_volume() -> Result<()> {
+    let rebuilt = json!({ "volumes": [
+        { "uuid": "0c6e4cf1-7f0e-4a55-bb8e-3a1cc1a5b0cf", "name": "db-1", "generation": 7, "rebuilt": true, "why": "put back" },
+        { "uuid": "0c6e4cf1-7f0e-4a55-bb8e-3a1cc1a5b0c0", "name": "db-2", "generation": 3, "rebuilt": false, "why": "ask again" },
+    ] });
+    let fake = Fake::start(Way::Tcp, &[("POST /v1/arbiter/rebuild", 200, rebuilt)])?;
     let mut command = fake.node_command();
     Ran::of(command.args(["arbiter", "rebuild"]).stdin(Stdio::null()))?
         .fails(2, &["rebuilding the arbiter's records wants to be confirmed", "--yes confirms it unasked"]);
     assert!(fake.asked().is_empty());
-    fake.node(&["arbiter", "rebuild", "--yes"])?.prints(0, "the arbiter's records are made anew\n");
-    fake.node(&["arbiter", "rebuild", "--yes", "--destroyed", "cmp3"])?
-        .prints(0, "the arbiter's records are made anew\n");
+    let told = "db-1: made anew: put back\ndb-2: left as it is: ask again\n";
+    fake.node(&["arbiter", "rebuild", "--yes"])?.prints(0, told);
+    fake.node(&["arbiter", "rebuild", "--yes", "--destroyed", "cmp3"])?.prints(0, told);
     assert_eq!(
         fake.asked(),
         [
