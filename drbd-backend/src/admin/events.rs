@@ -23,6 +23,7 @@ use super::caller::Caller;
 use super::error::{InQuery, Problem};
 use super::listen::Closing;
 use super::state::State;
+use crate::catalog::ReplicaDefinition;
 use crate::identity::Action;
 use crate::node::Said;
 
@@ -123,9 +124,37 @@ async fn overhear(
 
 fn event(state: &State, said: Said) -> Event {
     let Said { volume, at, text } = said;
-    let name = state.definitions().into_iter().find(|definition| definition.volume() == volume);
-    let name = name.map(|definition| definition.name);
+    let definition = state.definitions().into_iter().find(|definition| definition.volume() == volume);
+    let text = definition.as_ref().map(|definition| with_names(&text, &definition.replicas)).unwrap_or(text);
+    let name = definition.map(|definition| definition.name);
     Event { volume: Uuid::from_u128(volume.0), name, node: state.name().to_owned(), at, text }
+}
+
+/// The core counts places ("node 1", "in sync 0 2"), operators know names.
+fn with_names(text: &str, replicas: &[ReplicaDefinition]) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut in_sync = false; // a list of places follows these words
+    let mut after = "";
+    for word in text.split(' ') {
+        let digits = word.trim_end_matches([',', ':', ';']);
+        let name = digits.parse().ok().and_then(|place: u8| replicas.iter().find(|replica| replica.place == place));
+        let is_place = in_sync || after == "node";
+        match name.filter(|_| is_place) {
+            Some(replica) => {
+                if after == "node" {
+                    words.pop();
+                }
+                words.push(format!("{}{}", replica.node, &word[digits.len()..]));
+                in_sync &= digits == word;
+            }
+            None => {
+                words.push(word.to_owned());
+                in_sync = word == "sync" && after == "in";
+            }
+        }
+        after = word;
+    }
+    words.join(" ")
 }
 
 fn is_wanted(which: Option<&str>, event: &Event) -> bool {
@@ -150,5 +179,30 @@ async fn fetch(state: State, other: String, which: Option<String>, feed: Arc<Fee
             }
         }
         sleep(JOIN_AGAIN).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_told_by_the_names_of_their_nodes() {
+        let replica = |place, node: &str| {
+            let (node, pool) = (node.to_owned(), "default".to_owned());
+            ReplicaDefinition { node, place, pool, disk_id: Uuid::nil() }
+        };
+        let replicas = [replica(0, "cmp1"), replica(1, "cmp2")];
+        for (said, told) in [
+            (
+                "promoted: generation 4, Primary node 0, in sync 0 1",
+                "promoted: generation 4, Primary cmp1, in sync cmp1 cmp2",
+            ),
+            ("resync of node 1: 512 blocks, what it missed", "resync of cmp2: 512 blocks, what it missed"),
+            ("frozen: node 7 missing", "frozen: node 7 missing"),
+            ("barrier 1 stored", "barrier 1 stored"),
+        ] {
+            assert_eq!(with_names(said, &replicas), told);
+        }
     }
 }
