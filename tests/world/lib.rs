@@ -6,6 +6,7 @@ pub mod bmc;
 pub mod cloud;
 pub mod disks;
 pub mod history;
+pub mod house;
 pub mod http;
 pub mod machine;
 pub mod nbd;
