@@ -220,6 +220,8 @@ impl Replica {
                 self.table.get_mut(place).stage = Stage::Fetching(number);
                 self.send(link, Message::Fetch { number, span }, None, cx);
             }
+            // One that is not connected now is back soon, or is dropped.
+            None if self.primary().is_some_and(|primary| !primary.view.is_empty()) => {}
             None => self.entry_unmerged(place, cx),
         }
     }

@@ -534,8 +534,11 @@ impl Replica {
 
     pub(crate) fn leave_part_but(&mut self, part: Part, keep: Option<Link>, cx: &mut Cx<'_>) {
         let before = std::mem::replace(&mut self.part, part);
+        // Only the last disk's failure is the clients'. While it is not known whether another one was added, that one may serve them.
+        let may_be_others = matches!(&before, Part::Primary(primary) if primary.change.is_some())
+            || self.record().in_sync().iter().any(|node| node != self.settings.me);
         let failure = match self.part {
-            Part::Failed => Failure::Io,
+            Part::Failed if !may_be_others => Failure::Io,
             _ => Failure::NotPrimary { primary: self.record().primary.filter(|node| *node != self.settings.me) },
         };
         if let Part::Primary(primary) = before {

@@ -33,9 +33,7 @@ struct Opened {
 /// Why there is no such file for us.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    #[error(
-        "there is no {path}: restore it from a copy, or delete this replica so that it is made anew from its peers"
-    )]
+    #[error("there is no {path}: `tandem volume resync VOLUME --node NODE` makes the replica anew from its peers")]
     Missing { path: PathBuf },
     #[error("{path} exists already: if it is left over from a replica that is gone, remove it")]
     Exists { path: PathBuf },
@@ -43,7 +41,7 @@ pub enum FileError {
     InUse { path: PathBuf, by: String },
     #[error(
         "{path} has {found} bytes and should have {wanted}: it was cut, or is another volume's; \
-         restore it, or delete this replica so that it is made anew from its peers"
+         `tandem volume resync VOLUME --node NODE` makes the replica anew from its peers"
     )]
     Size { path: PathBuf, wanted: u64, found: u64 },
     #[error("{path} is not a regular file")]

@@ -43,7 +43,7 @@ pub enum Unusable {
 
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let anew = "restore it, or delete this replica so that it is made anew from its peers";
+        let anew = "`tandem volume resync VOLUME --node NODE` makes the replica anew from its peers";
         match self {
             Self::NotOurs => write!(f, "the file holds no metadata of Tandem: {anew}"),
             Self::AnotherVolume { wanted, found } => {

@@ -287,6 +287,12 @@ impl World {
                 self.came_to(Moment::Acknowledged, node);
             }
             (What::Flush, Answer::Done) => self.judge_flushed(&attempt),
+            (What::Write | What::Zero | What::Flush, Answer::Failed(Failure::Io)) => {
+                if let Some(other) = self.judge.record.in_sync().iter().find(|other| other.index() != node) {
+                    let what = format!("{attempt} fails for its client, though {other} is in sync");
+                    self.judge.broken(self.now, Promise::Serves, what);
+                }
+            }
             (_, Answer::Failed(_)) => {}
             (_, answer) => {
                 let what = format!("{} answers {attempt} with {answer:?}", self.name(node));
