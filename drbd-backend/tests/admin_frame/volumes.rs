@@ -280,6 +280,12 @@ async fn what_a_client_has_open_is_not_deleted() -> Result<()> {
     let world = World::new(2).await?;
     let volume = create(&world.machines[0], &wish("db-1", &["cmp0", "cmp1"])).await?;
     let client = nbd_client(&world.machines[0], volume["uuid"].as_str().context("uuid")?).await?;
+    // Its handshake has ended; that it is counted follows at once.
+    until("it is counted", async || {
+        let shown = world.machines[1].get("/v1/volumes/db-1").await;
+        shown.is_ok_and(|shown| replica(&shown, "cmp0")["clients"] == 1)
+    })
+    .await?;
     let (status, body) = world.machines[1].call(Method::DELETE, "/v1/volumes/db-1", None).await?;
     ensure!(
         status == StatusCode::CONFLICT && code(&body) == "in_use" && message(&body).contains("cmp0"),
