@@ -76,6 +76,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<()> 
         settings,
     });
     admin::open_all(&state).await;
+    state.node().let_in();
     let reloading = tokio::spawn(reload(credentials));
     let serving = state.clone();
     admin::serve_on(listeners, serving, async move { drop(stop.wait_for(|stop| *stop).await) }).await;

@@ -15,7 +15,7 @@ use replication::{
     BootId, Data, DiskId, Node as Place, Order, Process, Record, Refusal, Settings, Start, Superblock, VolumeId,
 };
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -104,6 +104,7 @@ pub struct Node {
     credentials: Option<Arc<Credentials>>,
     volumes: Volumes,
     said: broadcast::Sender<Said>,
+    doors: watch::Sender<bool>,
     _tasks: JoinSet<()>,
     peers: SocketAddr,
     nbd: SocketAddr,
@@ -138,6 +139,8 @@ impl Known {
 }
 
 impl Node {
+    /// Without volumes, and with its doors shut: who connects waits until [`Self::let_in`].
+    ///
     /// # Errors
     /// An address is taken, or the kernel refuses what the engine needs.
     pub async fn begin(config: NodeConfig, register: Arc<dyn Register>) -> Result<Self, NodeError> {
@@ -148,20 +151,30 @@ impl Node {
         let (said, _) = broadcast::channel(UNREAD);
         let mut tasks = JoinSet::new();
         tasks.spawn(questions::serve(handle.clone(), notices, register, volumes.clone(), said.clone()));
-        tasks.spawn(peers::accept(handle.clone(), peers, volumes.clone(), config.credentials.clone()));
+        let (doors, closed) = watch::channel(false);
+        tasks.spawn(once(
+            closed.clone(),
+            peers::accept(handle.clone(), peers, volumes.clone(), config.credentials.clone()),
+        ));
         let door = Door::new(config.credentials.as_ref(), nbd_address.ip().is_loopback());
         let clients = clients::Clients { handle: handle.clone(), volumes: volumes.clone() };
-        tasks.spawn(door.keep(nbd, Arc::new(clients)));
+        tasks.spawn(once(closed, door.keep(nbd, Arc::new(clients))));
         Ok(Self {
             handle,
             boot: config.boot,
             credentials: config.credentials,
             volumes,
             said,
+            doors,
             _tasks: tasks,
             peers: peers_address,
             nbd: nbd_address,
         })
+    }
+
+    /// Peers and clients may come in. Before its volumes are open they would be told that there are none.
+    pub fn let_in(&self) {
+        self.doors.send_replace(true);
     }
 
     /// Where peers reach it.
@@ -321,4 +334,11 @@ async fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener,
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
+}
+
+/// Begins when the doors open.
+async fn once(mut doors: watch::Receiver<bool>, keep: impl Future<Output = ()>) {
+    if doors.wait_for(|are_open| *are_open).await.is_ok() {
+        keep.await;
+    }
 }

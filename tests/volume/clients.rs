@@ -94,6 +94,13 @@ impl House {
     }
 
     async fn begin(&mut self, number: usize) -> Result<()> {
+        self.begin_shut(number).await?;
+        self.node(number).let_in();
+        Ok(())
+    }
+
+    /// Its doors are shut still.
+    async fn begin_shut(&mut self, number: usize) -> Result<()> {
         let config = NodeConfig {
             peers: self.peers[number],
             nbd: self.nbd[number],
@@ -107,9 +114,15 @@ impl House {
 
     /// As after a crash of the process; then it is there again.
     async fn kill_and_start(&mut self, number: usize) -> Result<()> {
+        self.kill_and_start_shut(number).await?;
+        self.node(number).let_in();
+        Ok(())
+    }
+
+    async fn kill_and_start_shut(&mut self, number: usize) -> Result<()> {
         self.nodes[number] = None;
         let deadline = Instant::now() + PATIENCE;
-        while self.begin(number).await.is_err() {
+        while self.begin_shut(number).await.is_err() {
             ensure!(Instant::now() < deadline, "its addresses are never free");
             sleep(Duration::from_millis(20)).await;
         }
@@ -498,6 +511,21 @@ async fn on_loopback_clients_speak_tls_as_they_like() -> Result<()> {
     qemu("write -P 5 1M 3M").await?;
     let said = qemu("read -P 5 1M 3M").await?;
     ensure!(said.contains("read 3145728"), "{said}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_before_the_doors_open_waits() -> Result<()> {
+    let mut house = House::of(1).await?;
+    house.kill_and_start_shut(0).await?;
+    let mut early = TcpStream::connect(house.nbd[0])?;
+    early.set_read_timeout(Some(Duration::from_millis(300)))?;
+    let mut greeting = [0; 8];
+    ensure!(early.read_exact(&mut greeting).is_err(), "nobody greets it");
+    house.node(0).let_in();
+    early.set_read_timeout(Some(PATIENCE))?;
+    early.read_exact(&mut greeting)?;
+    ensure!(&greeting == b"NBDMAGIC", "{greeting:?}");
     Ok(())
 }
 

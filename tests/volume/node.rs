@@ -109,7 +109,9 @@ impl Cluster {
             credentials: self.credentials.get(number).cloned(),
             boot: boot_id(Path::new("/proc/sys/kernel/random/boot_id"))?,
         };
-        self.nodes[number] = Some(Node::begin(config, self.register.clone()).await?);
+        let node = Node::begin(config, self.register.clone()).await?;
+        node.let_in();
+        self.nodes[number] = Some(node);
         Ok(())
     }
 

@@ -244,6 +244,7 @@ impl Machine {
             boot: BootId(boot.as_u128()),
         };
         let node = Arc::new(Node::begin(config, register.clone()).await?);
+        node.let_in();
         let scheme = if ours.is_some() { "https" } else { "http" };
         let client = |wanted: &str| match &ours {
             Some(ours) => client_of(ours, wanted),

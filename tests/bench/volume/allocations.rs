@@ -104,6 +104,7 @@ impl Pair {
         let mut nodes = Vec::new();
         for (me, disk) in disks {
             let node = Node::begin(config(addresses[usize::from(me.place())])?, register.clone()).await?;
+            node.let_in();
             let replica = replica(task, volume, me, &addresses)?;
             node.create(&replica, disk, &record)?;
             node.open(replica).await?;
