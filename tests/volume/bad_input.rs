@@ -168,6 +168,26 @@ fn an_arbiter_restored_from_an_old_copy_holds_the_volume_until_the_right_store_i
     world.house.all_live()
 }
 
+#[test]
+fn a_wiped_arbiter_is_rebuilt_from_what_the_replicas_remember() -> Result<()> {
+    let mut world = World::new()?;
+    world.volume("db-1", 1)?;
+    let (store, away) = (world.house.arbiter_store(), world.folder.path().join("away"));
+    world.house.kill(ARBITER)?;
+    fs::rename(&store, &away)?;
+    fs::create_dir(&store)?;
+    world.house.start(ARBITER)?;
+    let records = || Ok(world.house.json(&["arbiter", "status", "--json"])?["records"] == 0);
+    world.house.until("the new arbiter answers, and knows nothing", records)?;
+    world.is("db-1", 1)?; // the Primary serves, and asks the arbiter nothing
+    let said = world.house.done(&["arbiter", "rebuild", "--yes"])?;
+    ensure!(said.contains("db-1: made anew"), "{said}");
+    world.house.done(&["volume", "promote", "db-1", "--node", "cmp2"])?;
+    world.house.until_whole("db-1")?;
+    world.is("db-1", 1)?;
+    world.house.all_live()
+}
+
 fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
