@@ -494,10 +494,34 @@ async fn beyond_loopback_a_client_needs_a_certificate_that_opens_exports() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_opens_its_own_attachments_and_nothing_else() -> Result<()> {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let path = folder.path().to_owned();
+    let (authority, _) = Authority::generate(3, Utc::now())?;
+    let (_, credentials) = certificate(&path, "node-0", Kind::Node, &authority)?;
+    let (own, _) = certificate(&path, "cmp1", Kind::Node, &authority)?;
+    let (another, _) = certificate(&path, "cmp2", Kind::Node, &authority)?;
+    let house = House::with(folder, 1, "0.0.0.0", Some(credentials)).await?;
+    let attachment = house.attach(false).await?; // of cmp1
+    let (port, volume) = (house.nbd[0].port(), house.volume);
+    let uri = |export: &str, certificates: &Path| {
+        format!("nbds://127.0.0.1:{port}/{volume}{export}?tls-certificates={}", certificates.display())
+    };
+    let attached = format!("/{attachment}");
+    run("nbdinfo", &[&uri(&attached, &own)]).await?;
+    for refused in [uri(&attached, &another), uri("", &own)] {
+        let said = fails("nbdinfo", &[&refused]).await?;
+        ensure!(said.contains("server replied with error to opt_go request: Operation not supported"), "{said}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn on_loopback_clients_speak_tls_as_they_like() -> Result<()> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let (authority, _) = Authority::generate(3, Utc::now())?;
-    let (certificates, credentials) = certificate(folder.path(), "node-0", Kind::Node, &authority)?;
+    let (_, credentials) = certificate(folder.path(), "node-0", Kind::Node, &authority)?;
+    let (certificates, _) = certificate(folder.path(), "alice", Kind::Admin, &authority)?;
     let house = House::with(folder, 1, "127.0.0.1", Some(credentials)).await?;
     let tls = house.uri(0).replace("nbd://", "nbds://") + "?tls-certificates=" + text(&certificates);
     ensure!(run("nbdinfo", &["--json", &house.uri(0)]).await?.contains(r#""TLS": false"#), "plain");

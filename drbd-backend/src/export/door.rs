@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::nbd::{Ended, Export, Exports, GREETING, Handshake, Opened, Progress, Refusal, Session, Tls};
-use crate::identity::{self, Credentials, explain, server_config, tunnel};
+use crate::identity::{self, Credentials, Identity, explain, peer_identity, server_config, tunnel};
 
 /// All of a client's negotiation.
 const NEGOTIATION: Duration = Duration::from_secs(30);
@@ -48,11 +48,13 @@ pub trait Shelf: Send + Sync + 'static {
     /// What an export is to whoever serves it.
     type Ticket: Clone + Send + Sync;
 
-    /// The export of that name, at this moment. [`Refusal::NotYet`] only if the client `may_wait`: it is looked up again soon.
+    /// The export of that name for this client, at this moment; `who` it is by its certificate, or nobody where it speaks without TLS.
+    /// [`Refusal::NotYet`] only if the client `may_wait`: it is looked up again soon.
     ///
     /// # Errors
     /// Why this client does not get it.
-    async fn find(&self, name: &str, may_wait: bool) -> Result<(Export, Self::Ticket), Refusal>;
+    async fn find(&self, name: &str, who: Option<&Identity>, may_wait: bool)
+    -> Result<(Export, Self::Ticket), Refusal>;
 
     /// Name and description of each.
     fn each(&self, show: &mut dyn FnMut(&str, &str));
@@ -143,7 +145,7 @@ impl Door {
     async fn let_in<S: Shelf>(&self, mut stream: TcpStream, shelf: &S) -> Result<Option<Guest<S::Ticket>>, Unwelcome> {
         stream.set_nodelay(true)?;
         notice_silence(&stream)?;
-        let mut talk = Talk { handshake: Handshake::new(self.tls), shelf, patience: None };
+        let mut talk = Talk { handshake: Handshake::new(self.tls), shelf, who: None, patience: None };
         stream.write_all(&GREETING).await?;
         match talk.on(&mut stream).await? {
             Outcome::Gone => Ok(None),
@@ -151,6 +153,8 @@ impl Door {
             Outcome::StartTls => {
                 let acceptor = self.acceptor.as_ref().expect("TLS begins only where there are credentials");
                 let mut stream = acceptor.accept(stream).await.map_err(|error| Unwelcome::Tls(explained(&error)))?;
+                let who = peer_identity(stream.get_ref().1, identity::Door::Nbd);
+                talk.who = Some(who.map_err(|error| Unwelcome::Tls(error.to_string()))?);
                 talk.handshake.secured();
                 match talk.on(&mut stream).await? {
                     Outcome::Gone => Ok(None),
@@ -166,6 +170,7 @@ impl Door {
 struct Talk<'a, S: Shelf> {
     handshake: Handshake,
     shelf: &'a S,
+    who: Option<Identity>,
     /// Until when answers may wait, once one has.
     patience: Option<Instant>,
 }
@@ -228,7 +233,7 @@ impl<S: Shelf> Talk<'_, S> {
     async fn look_up(&mut self, name: &str) -> Result<(Export, S::Ticket), Refusal> {
         loop {
             let may_wait = self.patience.is_none_or(|until| Instant::now() < until);
-            match self.shelf.find(name, may_wait).await {
+            match self.shelf.find(name, self.who.as_ref(), may_wait).await {
                 Err(Refusal::NotYet) => {
                     self.patience.get_or_insert_with(|| Instant::now() + PATIENCE);
                     sleep(LOOK_AGAIN).await;

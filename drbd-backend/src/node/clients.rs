@@ -1,6 +1,7 @@
 //! NBD clients: which volume an export's name means, whether it is served here, and as whom the client asks.
 //!
-//! An export is called `UUID`, whose client is the node itself, or `UUID/ATTACHMENT`, whose client is that attachment of the control document.
+//! An export is called `UUID`, whose client is the node itself, or `UUID/ATTACHMENT`, whose client is that attachment of the control document. A fence
+//! shuts out attachments, by their host. So a certificate that names a host opens attachments of that host alone, and never a bare `UUID`.
 
 use async_trait::async_trait;
 use replication::{Attachment, BLOCK_BYTES, Node as Place, Role, Status, VolumeId, Why};
@@ -10,6 +11,7 @@ use super::Volumes;
 use crate::engine::{Command, Handle};
 use crate::export::door::{Guest, Shelf};
 use crate::export::nbd::{Export, Refusal};
+use crate::identity::Identity;
 
 const DESCRIPTION: &str = "a replicated volume";
 
@@ -32,7 +34,7 @@ pub(super) struct Ticket {
 impl Shelf for Clients {
     type Ticket = Ticket;
 
-    async fn find(&self, name: &str, may_wait: bool) -> Result<(Export, Ticket), Refusal> {
+    async fn find(&self, name: &str, who: Option<&Identity>, may_wait: bool) -> Result<(Export, Ticket), Refusal> {
         let (id, attachment) = name.split_once('/').map_or((name, None), |(id, attachment)| (id, Some(attachment)));
         let volume = Uuid::parse_str(id).map(|id| VolumeId(id.as_u128())).ok();
         let unknown = || {
@@ -42,9 +44,13 @@ impl Shelf for Clients {
         let seen = self.handle.look(volume).await.ok_or_else(unknown)?;
         self.is_served(volume, &seen.status, may_wait)?;
         let (client, is_read_only) = match attachment {
-            None => (0, false),
+            None => {
+                may_open(who, None)?;
+                (0, false)
+            }
             Some(attachment) => {
                 let it = admitted(attachment, &seen.control.attachments, seen.status.record.epoch)?;
+                may_open(who, Some(it))?;
                 (it.client, it.read_only)
             }
         };
@@ -86,6 +92,20 @@ impl Clients {
         let known = self.volumes.find(volume);
         let peer = known.as_ref().and_then(|known| known.config.peers.get(&place));
         peer.map_or_else(|| place.to_string(), |peer| peer.name.to_string())
+    }
+}
+
+/// Whether whom the certificate names may have this attachment, or the bare volume.
+fn may_open(who: Option<&Identity>, attachment: Option<&Attachment>) -> Result<(), Refusal> {
+    let Some(Identity::Node(name)) = who else { return Ok(()) };
+    match attachment {
+        Some(it) if it.host == name.as_str() => Ok(()),
+        Some(it) => {
+            Err(Refusal::Policy(format!("the attachment is of host {}, and the certificate of node {name}", it.host)))
+        }
+        None => Err(Refusal::Policy(format!(
+            "node {name} opens UUID/ATTACHMENT with an attachment of its own; UUID alone is for administrators"
+        ))),
     }
 }
 
