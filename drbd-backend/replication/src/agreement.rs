@@ -58,12 +58,17 @@ impl Replica {
         self.control.admits(client, epoch) && run.is_none_or(|run| run.document.admits(client, epoch))
     }
 
+    /// Of one list more clients may come to be known: a Secondary, told of it before it heard of an attachment, is told again.
     pub(crate) fn hosts_fenced(&mut self, version: u64, clients: &[u32], cx: &mut Cx<'_>) {
-        if version <= self.fences.0 {
-            return;
+        let (newest, fenced) = &mut self.fences;
+        if version > *newest {
+            self.fences = (version, clients.to_vec());
+            return self.take_fences_in(cx);
         }
-        self.fences = (version, clients.to_vec());
-        self.take_fences_in(cx);
+        if version == *newest {
+            let more: Vec<u32> = clients.iter().copied().filter(|client| !fenced.contains(client)).collect();
+            fenced.extend(more);
+        }
     }
 
     pub(crate) fn take_fences_in(&mut self, cx: &mut Cx<'_>) {

@@ -493,22 +493,33 @@ fn a_destroyed_node_is_left_behind_by_force_only() {
     world.all_equal();
 }
 
+fn attached() -> Order {
+    let (host, initiator) = ("cmp1".to_owned(), "iqn.x".to_owned());
+    let attachment = Attachment { client: 0, id: 77, host, initiator, read_only: false, epoch: 0, revoked: false };
+    Order::Control(Change::Attach(attachment))
+}
+
 #[test]
 fn what_is_attached_and_revoked_is_known_on_every_replica() {
     let mut world = World::new(2);
     world.promotes(0);
-    let attachment = Attachment {
-        client: 0,
-        id: 77,
-        host: "cmp1".to_owned(),
-        initiator: "iqn.x".to_owned(),
-        read_only: false,
-        epoch: 0,
-        revoked: false,
-    };
-    assert_eq!(world.order(0, Order::Control(Change::Attach(attachment)), SECOND), Ok(()), "{:#?}", world.story);
+    assert_eq!(world.order(0, attached(), SECOND), Ok(()), "{:#?}", world.story);
     assert!(world.nodes.iter().all(|it| it.control.admits(1, 1)));
     assert_eq!(world.order(0, Order::Control(Change::Revoke { id: 77 }), SECOND), Ok(()));
     assert!(world.nodes.iter().all(|it| it.control.version == 2 && !it.control.admits(1, 1)));
     world.all_equal();
+}
+
+#[test]
+fn a_secondary_that_heard_of_a_fence_before_an_attachment_shuts_it_out_as_primary() {
+    let mut world = World::new(2);
+    world.promotes(0);
+    world.tell(1, Event::HostsFenced { version: 1, clients: vec![] });
+    assert_eq!(world.order(0, attached(), SECOND), Ok(()), "{:#?}", world.story);
+    world.tell(1, Event::HostsFenced { version: 1, clients: vec![1] });
+    world.kill(0);
+    world.run(10 * SECOND);
+    assert_eq!(world.status(1).role, Role::Primary, "{:#?}", world.story);
+    let control = &world.nodes[1].control;
+    assert!(control.fences == 1 && !control.admits(1, world.status(1).record.epoch), "{control:?}");
 }

@@ -102,8 +102,12 @@ async fn attach_here(state: &State, definition: &Definition, id: Uuid, wish: &At
     if definition.state != Phase::Ready {
         return Err(Problem::held(format!("{} is being created or deleted", definition.name)));
     }
-    let fenced = state.watcher().known().is_some_and(|known| known.list.iter().any(|fence| fence.host == wish.host));
-    if fenced {
+    // A node that has just started does not know the list yet: nobody is attached before it does.
+    let known = match state.watcher().known() {
+        Some(known) => known,
+        None => state.watcher().refresh().await?,
+    };
+    if known.list.iter().any(|fence| fence.host == wish.host) {
         return Err(Problem::refused(format!("{} is fenced", wish.host))
             .remedy("lift the fence first: `tandem node unfence-host`"));
     }
