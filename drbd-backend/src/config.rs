@@ -13,7 +13,7 @@ use replication::{Durability, Settings};
 pub use configuration::ConfigError;
 
 use crate::cluster::OtherConfig;
-use crate::disk::Engine;
+use crate::disk::Options;
 use crate::identity::{Name, Paths};
 
 /// Every key that is known, by the table that it stands in. `etc/tandem-node.toml` is held to it by a test.
@@ -40,7 +40,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ("nodes.NAME", &["peers", "rest"]),
     ("arbiter", &["etcd", "name", "prefix", "timeout_s", "url"]),
     ("replication", &["confirm_reads", "durability", "lease_s", "reconnect_s", "resync_share_percent", "stalled_s"]),
-    ("engine", &["io"]),
+    ("engine", &["busy_poll_us", "io"]),
     ("arbiter_server", &["directory", "listen"]),
 ];
 
@@ -63,7 +63,7 @@ pub struct Config {
     pub nodes: BTreeMap<Name, OtherConfig>,
     pub arbiter: Option<Arbiter>,
     pub replication: Replication,
-    pub engine: Engine,
+    pub engine: Options,
     pub arbiter_server: ArbiterServer,
 }
 

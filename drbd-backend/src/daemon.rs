@@ -18,7 +18,6 @@ use crate::arbiter::{self, ArbiterConfig, Embedded, Etcd, EtcdSettings, Limits, 
 use crate::catalog::Catalog;
 use crate::cluster::Cluster;
 use crate::config::{ArbiterAt, Config};
-use crate::disk::Options;
 use crate::fences::Watcher;
 use crate::identity::{Credentials, Door, Identity, client_config, ordinary_client_config, server_config};
 use crate::node::{Node, NodeConfig, boot_id};
@@ -48,7 +47,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<()> 
         NodeConfig {
             peers: config.listen.peers,
             nbd: config.listen.nbd,
-            engine: Options { engine: config.engine, ..Options::default() },
+            engine: config.engine,
             credentials: credentials.clone(),
             boot,
         },

@@ -15,6 +15,7 @@
 //! In the steady state nothing is allocated: buffers come from [`Buffers`], and the queues keep the room that they once had. (The threads
 //! allocate one list per wait.)
 
+mod busy_poll;
 mod device;
 mod entry;
 mod file;

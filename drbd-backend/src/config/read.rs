@@ -11,7 +11,7 @@ use reqwest::Url;
 
 use super::{Arbiter, ArbiterAt, ArbiterServer, Config, KEYS, Listen, Loaded, Replication};
 use crate::cluster::OtherConfig;
-use crate::disk::Engine;
+use crate::disk::{Engine, Options};
 use crate::identity::{Name, Paths};
 
 const KNOWN: configuration::Known =
@@ -40,7 +40,7 @@ fn config(source: &Source, mut all: Table<'_>) -> Option<Config> {
     let (listen, tls) = (listen(all.table("listen")), tls(all.table("tls")));
     let (arbiter, arbiter_server) = (arbiter(all.table("arbiter")), arbiter_server(all.table("arbiter_server")));
     let replication = replication(all.table("replication"));
-    let engine = all.table("engine").word("io", ENGINES).unwrap_or(Engine::Auto);
+    let engine = engine(all.table("engine"));
     let file = source.file.clone();
     let mut config = Config {
         file,
@@ -164,6 +164,15 @@ fn replication(mut table: Table<'_>) -> Replication {
         stalled: table.seconds("stalled_s", 10.0, 1.0..=600.0),
         resync_share: table.whole("resync_share_percent", 50, 1..=100),
         confirm_reads: table.yes("confirm_reads", false),
+    }
+}
+
+fn engine(mut table: Table<'_>) -> Options {
+    let default = Options::default();
+    Options {
+        engine: table.word("io", ENGINES).unwrap_or(default.engine),
+        busy_poll: Duration::from_micros(table.whole("busy_poll_us", 100, 0..=1000).into()),
+        ..default
     }
 }
 

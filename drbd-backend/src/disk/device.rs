@@ -12,11 +12,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
 use rustix::io::Errno;
 
+use super::busy_poll::BusyPoll;
 use super::job::{Finished, Job, Key, MAX_PIECES, Which, Work};
 use super::{boottime_ns, entry};
 
@@ -231,6 +232,7 @@ pub(super) struct Uring {
     /// Rung by other threads.
     bell: Arc<OwnedFd>,
     timer: Option<Timer>,
+    busy_poll: BusyPoll,
     /// What the kernel could not take yet.
     overflow: VecDeque<squeue::Entry>,
 }
@@ -285,7 +287,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 impl Uring {
     /// # Errors
     /// What io_uring_setup(2) says, or that this kernel knows too little of it.
-    pub(super) fn new(bell: Arc<OwnedFd>) -> io::Result<Self> {
+    pub(super) fn new(bell: Arc<OwnedFd>, busy_poll: Duration) -> io::Result<Self> {
         let ring = newest_ring()?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
@@ -294,7 +296,8 @@ impl Uring {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's io_uring is older than Linux 5.15"));
         }
         let slots = Slots { all: Vec::new(), free: Vec::new(), in_flight: 0 };
-        let mut uring = Self { ring, slots, bell, timer: None, overflow: VecDeque::new() };
+        let busy_poll = BusyPoll::new(busy_poll);
+        let mut uring = Self { ring, slots, bell, timer: None, busy_poll, overflow: VecDeque::new() };
         uring.hear_the_bell();
         Ok(uring)
     }
@@ -330,14 +333,36 @@ impl Uring {
         while self.overflow.front().cloned().is_some_and(|entry| self.try_push(&entry)) {
             self.overflow.pop_front();
         }
-        let is_idle = self.ring.completion().is_empty();
-        match self.ring.submit_and_wait(usize::from(block && is_idle)) {
-            Ok(_) => {}
-            // BUSY: more has come back than we have looked at. AGAIN: no memory right now.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
-            Err(error) => return Err(error),
+        if block && self.ring.completion().is_empty() {
+            let begun = Instant::now();
+            let until = self.busy_poll.until(begun);
+            if let Some(until) = until {
+                self.enter(0)?;
+                self.look(until);
+            }
+            self.enter(1)?;
+            self.busy_poll.waited(begun.elapsed());
+        } else {
+            self.enter(0)?;
         }
         Ok(self.reap(done))
+    }
+
+    /// Hands over what was submitted, and waits for that many completions.
+    fn enter(&self, completions: usize) -> io::Result<()> {
+        match self.ring.submit_and_wait(completions) {
+            Ok(_) => Ok(()),
+            // BUSY: more has come back than we have looked at. AGAIN: no memory right now.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Until there is a completion, or the kernel has one for whoever asks for it.
+    fn look(&mut self, until: Instant) {
+        while self.ring.completion().is_empty() && !self.ring.submission().taskrun() && Instant::now() < until {
+            std::hint::spin_loop();
+        }
     }
 
     fn reap(&mut self, done: &mut Vec<Finished>) -> bool {
@@ -531,14 +556,15 @@ impl Drop for Slots {
 /// not interrupted for it (5.19).
 fn newest_ring() -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
-    builder.setup_clamp().setup_cqsize(COMPLETIONS).setup_submit_all().setup_single_issuer().setup_defer_taskrun();
+    builder.setup_clamp().setup_cqsize(COMPLETIONS).setup_submit_all();
+    builder.setup_taskrun_flag().setup_single_issuer().setup_defer_taskrun();
     let newest = builder.build(SUBMISSIONS);
     let refused = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
     if !newest.as_ref().is_err_and(refused) {
         return newest;
     }
     let mut builder = IoUring::builder();
-    builder.setup_clamp().setup_cqsize(COMPLETIONS).setup_submit_all().setup_coop_taskrun();
+    builder.setup_clamp().setup_cqsize(COMPLETIONS).setup_submit_all().setup_coop_taskrun().setup_taskrun_flag();
     let newer = builder.build(SUBMISSIONS);
     if !newer.as_ref().is_err_and(refused) {
         return newer;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -27,16 +28,18 @@ pub enum Engine {
     Threads,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     pub engine: Engine,
     /// How many threads work on the disk where there is no io_uring.
     pub disk_threads: usize,
+    /// So long io_uring's completions are looked for, under a load whose waits are that short, before the thread sleeps; zero for never.
+    pub busy_poll: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { engine: Engine::Auto, disk_threads: 8 }
+        Self { engine: Engine::Auto, disk_threads: 8, busy_poll: Duration::from_micros(100) }
     }
 }
 
@@ -119,8 +122,8 @@ impl Ring {
         let threads = || Threads::new(bell.clone(), options.disk_threads).map(Driver::Threads);
         let (driver, refused) = match options.engine {
             Engine::Threads => (threads()?, None),
-            Engine::Uring => (Driver::Uring(Uring::new(bell.clone())?), None),
-            Engine::Auto => match Uring::new(bell.clone()) {
+            Engine::Uring => (Driver::Uring(Uring::new(bell.clone(), options.busy_poll)?), None),
+            Engine::Auto => match Uring::new(bell.clone(), options.busy_poll) {
                 Ok(uring) => (Driver::Uring(uring), None),
                 Err(error) => (threads()?, Some(error)),
             },
