@@ -456,7 +456,7 @@ impl Engine {
 
     /// Writes zeroes, a piece at a time.
     fn wipe(&mut self, index: usize, job: u32, span: Span, durable: bool) {
-        let most = u32::try_from(MAX_PIECE_BYTES).expect("it is 1 MiB") / BLOCK_BYTES;
+        let most = u32::try_from(MAX_PIECE_BYTES).expect("it is less than 4 GiB") / BLOCK_BYTES;
         let now = Span { count: span.count.min(most), ..span };
         let then = (now.count < span.count).then(|| Span { start: now.end(), count: span.count - now.count });
         let mut zeroes = self.pool.take_or_grow(usize::try_from(bytes_of(now)).expect("a piece fits into memory"));

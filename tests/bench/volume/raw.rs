@@ -1,4 +1,4 @@
-//! The file itself, by io_uring and O_DIRECT: what the disk gives without anybody in between.
+//! The file itself, by io_uring and O_DIRECT from ordinary memory: what the disk gives to any program.
 
 use std::path::Path;
 

@@ -311,7 +311,7 @@ fn piece_from(at: u64, end: u64) -> Span {
         return Span::new(first, 1);
     }
     let most = (MAX_PIECE_BYTES as u64) / block;
-    Span::new(first, u32::try_from((whole_end - first).min(most)).expect("at most 256"))
+    Span::new(first, u32::try_from((whole_end - first).min(most)).expect("a piece has few blocks"))
 }
 
 /// Where in the span the bytes from `at` to `end` lie: how far in, and how many.
