@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -110,13 +111,36 @@ fn metadata_of_another_volume_fails_one_replica_and_a_resync_mends_it() -> Resul
 }
 
 #[test]
+fn data_of_another_volume_or_of_nobody_fails_one_replica_and_a_resync_mends_it() -> Result<()> {
+    let mut world = World::new()?;
+    let (one, other, bare) = (world.volume("db-1", 1)?, world.volume("db-2", 2)?, world.volume("db-3", 3)?);
+    world.house.kill("cmp2")?;
+    swap(&world.house.data_file("cmp2", &one), &world.house.data_file("cmp2", &other))?;
+    let data = world.house.data_file("cmp2", &bare);
+    fs::copy(&data, old(&data))?; // the bytes alone
+    fs::rename(old(&data), &data)?;
+    world.house.start("cmp2")?;
+    for (name, words) in [("db-1", other.as_str()), ("db-2", one.as_str()), ("db-3", "has no mark")] {
+        world.until_why(name, "cmp2: ")?;
+        let why = world.house.volume(name)?["why"].to_string();
+        ensure!(why.contains(words) && why.contains("tandem volume resync"), "{name}: {why}");
+        world.house.done(&["volume", "resync", name, "--node", "cmp2", "--wait"])?;
+    }
+    for (name, seed) in [("db-1", 1), ("db-2", 2), ("db-3", 3)] {
+        world.is(name, seed)?;
+    }
+    world.house.all_live()
+}
+
+#[test]
 fn a_replica_restored_from_an_old_copy_is_copied_anew_before_it_counts() -> Result<()> {
     let mut world = World::new()?;
     let uuid = world.volume("db-1", 1)?;
     world.house.kill("cmp2")?;
     let files = [world.house.data_file("cmp2", &uuid), metadata(&world.house, "cmp2", &uuid)];
     for file in &files {
-        fs::copy(file, old(file))?;
+        let copied = Command::new("cp").arg("-a").args([file, &old(file)]).status()?;
+        ensure!(copied.success(), "cp says {copied}");
     }
     world.house.start("cmp2")?;
     world.house.until_whole("db-1")?;

@@ -10,13 +10,20 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, OFlags, StatxFlags, fallocate, flock, statx};
+use rustix::fs::{
+    AtFlags, FallocateFlags, FlockOperation, OFlags, StatxFlags, XattrFlags, fallocate, fgetxattr, flock, fsetxattr,
+    fsync, statx,
+};
 use rustix::io::Errno;
 
 use super::Failure;
 
 /// The largest block that we can write: the one that volumes are made of.
 const BLOCK_BYTES: u32 = 4096;
+
+/// The extended attribute (xattr(7)) that says whose file it is.
+const OWNER: &str = "user.tandem.volume";
+const MAX_OWNER_BYTES: usize = 64;
 
 /// A file that nobody else has open for I/O. Clones are the same one; it is unlocked with the last of them, those in operations in flight included.
 #[derive(Debug, Clone)]
@@ -44,6 +51,17 @@ pub enum FileError {
          `tandem volume resync VOLUME --node NODE` makes the replica anew from its peers"
     )]
     Size { path: PathBuf, wanted: u64, found: u64 },
+    #[error(
+        "{path} is marked as {found}, not as {wanted}: it was swapped; put the right file there, or \
+         `tandem volume resync VOLUME --node NODE` makes the replica anew from its peers"
+    )]
+    Swapped { path: PathBuf, wanted: String, found: String },
+    #[error(
+        "{path} has no mark ({OWNER}): it was copied or restored without its extended attributes; \
+         `tandem volume resync VOLUME --node NODE` makes the replica anew from its peers, or, if you are sure that it is \
+         the latest, `setfattr -n {OWNER} -v {wanted} FILE` marks it again"
+    )]
+    Unmarked { path: PathBuf, wanted: String },
     #[error("{path} is not a regular file")]
     NotAFile { path: PathBuf },
     #[error("{path}: its file system has no direct I/O (O_DIRECT); put the pool on XFS or ext4")]
@@ -137,6 +155,36 @@ impl DiskFile {
     /// [`Failure::NoSpace`], or [`Failure::Unsupported`] where the file system cannot promise room.
     pub fn reserve(&self) -> Result<(), Failure> {
         Ok(fallocate(&self.0.file, FallocateFlags::empty(), 0, self.0.size)?)
+    }
+
+    /// Marks it, beside its bytes, as the file of `owner`, of at most 64 bytes: durably, where the file system can.
+    ///
+    /// # Errors
+    /// What fsetxattr(2) and fsync(2) say.
+    pub fn mark(&self, owner: &str) -> Result<(), FileError> {
+        let marked = fsetxattr(&self.0.file, OWNER, owner.as_bytes(), XattrFlags::empty());
+        match marked.and_then(|()| fsync(&self.0.file)) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
+            Err(errno) => Err(failed("mark", &self.0.path, errno)),
+        }
+    }
+
+    /// # Errors
+    /// It is marked as another's, or not at all though the file system could.
+    pub fn check_mark(&self, owner: &str) -> Result<(), FileError> {
+        let (path, wanted) = (self.0.path.clone(), owner.to_owned());
+        let mut found = [0; MAX_OWNER_BYTES];
+        match fgetxattr(&self.0.file, OWNER, &mut found) {
+            Ok(bytes) if found[..bytes] == *owner.as_bytes() => Ok(()),
+            Ok(bytes) => {
+                let found = String::from_utf8_lossy(&found[..bytes]).into_owned();
+                Err(FileError::Swapped { path, wanted, found })
+            }
+            Err(Errno::RANGE) => Err(FileError::Swapped { path, wanted, found: "something long".to_owned() }),
+            Err(Errno::NODATA) => Err(FileError::Unmarked { path, wanted }),
+            Err(Errno::OPNOTSUPP) => Ok(()),
+            Err(errno) => Err(failed("look at", &path, errno)),
+        }
     }
 
     #[must_use]

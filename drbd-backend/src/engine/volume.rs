@@ -67,16 +67,20 @@ impl Files {
         for (offset, bytes) in writes.first().chain(writes.then()) {
             write_at(&metadata, offset, bytes).map_err(|source| VolumeError::Io { volume, source })?;
         }
-        Ok(Self { data: DiskFile::create(&data, bytes)?, metadata })
+        let data = DiskFile::create(&data, bytes)?;
+        data.mark(&volume.to_string())?;
+        Ok(Self { data, metadata })
     }
 
     /// # Errors
-    /// They are missing, in use, or not of this size.
+    /// They are missing, in use, not of this size, or not of this volume.
     pub fn open(folder: &Path, volume: VolumeId, size_blocks: u64) -> Result<Self, VolumeError> {
         let bytes = size_blocks * u64::from(BLOCK_BYTES);
         let layout = Layout::new(volume, size_blocks).map_err(|_| VolumeError::Size(bytes))?;
         let (data, metadata) = Self::paths(folder, volume);
-        Ok(Self { data: DiskFile::open(&data, bytes)?, metadata: DiskFile::open(&metadata, layout.file_bytes())? })
+        let data = DiskFile::open(&data, bytes)?;
+        data.check_mark(&volume.to_string())?;
+        Ok(Self { data, metadata: DiskFile::open(&metadata, layout.file_bytes())? })
     }
 
     /// Deletes the files of a replica; there being none is as good.
