@@ -220,5 +220,7 @@ pub(crate) struct Rebuilt {
 pub(crate) struct RebuiltVolume {
     pub(crate) name: Text,
     pub(crate) rebuilt: bool,
+    /// None: a node that does not say so yet.
+    pub(crate) settled: Option<bool>,
     pub(crate) why: Text,
 }

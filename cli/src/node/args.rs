@@ -390,7 +390,8 @@ Examples:
     #[command(after_help = "\
 Volumes are held when the arbiter comes back empty or from an old copy. Refused while a replica is changing, or a
 member of a volume has not reported. With --destroyed it is your word that a node will never come back: if it lives
-after all, two nodes may serve a volume, and writes that only it had are lost.
+after all, two nodes may serve a volume, and writes that only it had are lost. Ends with 5 if a record could not be
+made anew: ask again.
 
 Examples:
   tandem arbiter rebuild

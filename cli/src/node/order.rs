@@ -239,16 +239,26 @@ pub(crate) async fn rebuild(server: &Server, destroyed: &[String], sure: bool, j
         body["destroyed"] = json!(destroyed);
     }
     let call = async { server.post(&["v1", "arbiter", "rebuild"], body).await };
-    simply("arbiter", "tandem arbiter status", call, json, |answer| {
+    interruptible("arbiter", async {
+        let answer = call.await.map_err(|failure| ask::listed(failure, "tandem arbiter status"))?;
+        print(&answer, json, |answer| Ok(rebuilt(&answer.read()?)))?;
         let Rebuilt { volumes } = answer.read()?;
-        let line = |one: &RebuiltVolume| {
-            let what = if one.rebuilt { "made anew" } else { "left as it is" };
-            format!("{}: {what}: {}", one.name, one.why)
-        };
-        let lines: Vec<String> = volumes.iter().map(line).collect();
-        Ok(if lines.is_empty() { "no replica remembers a volume".to_owned() } else { lines.join("\n") })
+        Ok(Ending::held_if(volumes.iter().any(|one| one.settled == Some(false))))
     })
     .await
+}
+
+fn rebuilt(Rebuilt { volumes }: &Rebuilt) -> String {
+    let line = |one: &RebuiltVolume| {
+        let what = match (one.rebuilt, one.settled) {
+            (true, _) => "made anew",
+            (false, Some(false)) => "NOT MADE",
+            (false, _) => "left as it is",
+        };
+        format!("{}: {what}: {}", one.name, one.why)
+    };
+    let lines: Vec<String> = volumes.iter().map(line).collect();
+    if lines.is_empty() { "no replica remembers a volume".to_owned() } else { lines.join("\n") }
 }
 
 async fn post(server: &Server, volume: &str, order: &str, body: Value) -> Result<Answer, Failure> {

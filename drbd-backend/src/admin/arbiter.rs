@@ -137,6 +137,8 @@ struct Done {
     name: String,
     generation: u64,
     rebuilt: bool,
+    /// The arbiter holds what the replicas remember; else it is to be asked again.
+    settled: bool,
     why: String,
 }
 
@@ -237,32 +239,34 @@ async fn carry_out(
     found: Option<&Record>,
     plan: Plan,
 ) -> Done {
-    let done = |generation: u64, rebuilt, why: &str| Done {
+    let done = |generation: u64, (rebuilt, settled), why: &str| Done {
         uuid,
         name: volume.name.clone(),
         generation,
         rebuilt,
+        settled,
         why: why.to_owned(),
     };
+    let (put_back, left, failed) = ((true, true), (false, true), (false, false));
     match plan {
-        Plan::Wait(why) => done(0, false, &why),
+        Plan::Wait(why) => done(0, failed, &why),
         Plan::Intact { generation, sure: false } => {
-            done(generation.0, false, "it is not behind what those remember that are reached; left as it is")
+            done(generation.0, left, "it is not behind what those remember that are reached; left as it is")
         }
         Plan::Intact { generation, sure: true } => {
             trust_everywhere(state, caller, uuid, &volume.reported).await;
-            done(generation.0, false, "it is not behind what its replicas remember")
+            done(generation.0, left, "it is not behind what its replicas remember")
         }
         Plan::Put(record) => match state.register().rebuild(VolumeId(uuid.as_u128()), found, &record).await {
             Outcome::Done => {
                 tracing::warn!(volume = %uuid, by = %caller, "put back: {record}");
                 trust_everywhere(state, caller, uuid, &volume.reported).await;
-                done(record.generation.0, true, "put back as its replicas remember it")
+                done(record.generation.0, put_back, "put back as its replicas remember it")
             }
-            Outcome::Refused(there) => done(there.generation.0, false, "it was changed meanwhile: ask again"),
-            Outcome::Missing => done(record.generation.0, false, "it was removed meanwhile: ask again"),
+            Outcome::Refused(there) => done(there.generation.0, failed, "it was changed meanwhile: ask again"),
+            Outcome::Missing => done(record.generation.0, failed, "it was removed meanwhile: ask again"),
             Outcome::NotDone(failure) | Outcome::Unknown(failure) => {
-                done(record.generation.0, false, &failure.to_string())
+                done(record.generation.0, failed, &failure.to_string())
             }
         },
     }
