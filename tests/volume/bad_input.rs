@@ -60,6 +60,11 @@ impl World {
         Ok(())
     }
 
+    fn until_the_arbiter_answers(&self) -> Result<()> {
+        let reached = || Ok(self.house.json(&["arbiter", "status", "--json"])?["reached"] == true);
+        self.house.until("the arbiter answers", reached)
+    }
+
     fn until_why(&self, name: &str, words: &str) -> Result<()> {
         self.house.until(&format!("{name} says {words:?} and goes on"), || {
             let seen = self.house.volume(name)?;
@@ -163,6 +168,7 @@ fn an_arbiter_restored_from_an_old_copy_holds_the_volume_until_the_right_store_i
     world.house.kill(ARBITER)?;
     copy(&store, &yesterday)?;
     world.house.start(ARBITER)?;
+    world.until_the_arbiter_answers()?;
     world.house.done(&["volume", "promote", "db-1", "--node", "cmp2"])?;
     world.house.done(&["volume", "promote", "db-1", "--node", "cmp1"])?;
     world.house.until_whole("db-1")?;
@@ -171,11 +177,12 @@ fn an_arbiter_restored_from_an_old_copy_holds_the_volume_until_the_right_store_i
     fs::rename(&yesterday, &store)?;
     world.house.start(ARBITER)?;
     world.is("db-1", 1)?; // the Primary serves, and asks the arbiter nothing
-    let reached = || Ok(world.house.json(&["arbiter", "status", "--json"])?["reached"] == true);
-    world.house.until("the arbiter answers", reached)?;
-    let said = world.house.tandem(&["volume", "promote", "db-1", "--node", "cmp2", "--wait", "2"])?;
-    ensure!(said.code != Some(0), "the role moves over a record from yesterday: {said:?}");
-    world.house.until("it is said why, and what to do", || {
+    world.until_the_arbiter_answers()?;
+    let said = world.house.tandem(&["volume", "promote", "db-1", "--node", "cmp2"])?;
+    ensure!(said.code == Some(5) && said.err.contains("tandem arbiter rebuild"), "a promotion by hand: {said:?}");
+    world.is("db-1", 1)?; // it was not even begun
+    world.house.kill("cmp1")?;
+    world.house.until("it is said why nobody takes over, and what to do", || {
         let seen = world.house.volume("db-1")?;
         let why = seen["why"].as_str().unwrap_or_default();
         Ok(seen["serving"] == false && why.contains("held: the arbiter is at generation") && why.contains("rebuild"))
@@ -185,9 +192,10 @@ fn an_arbiter_restored_from_an_old_copy_holds_the_volume_until_the_right_store_i
     fs::rename(&today, &store)?;
     world.house.start(ARBITER)?;
     world.house.until("it goes on where it was", || {
-        world.house.tandem(&["volume", "promote", "db-1", "--node", "cmp1", "--wait", "2"])?;
+        world.house.tandem(&["volume", "promote", "db-1", "--node", "cmp2", "--wait", "2"])?;
         Ok(world.house.volume("db-1")?["serving"] == true)
     })?;
+    world.house.start("cmp1")?;
     world.is("db-1", 1)?;
     world.house.all_live()
 }

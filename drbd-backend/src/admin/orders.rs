@@ -132,9 +132,28 @@ async fn promote_here(state: &State, definition: &Definition, target: &str) -> R
         definition.place_of(target).ok_or_else(|| Problem::invalid(format!("{target} has no replica of it")))?;
     let what = match target == state.name() {
         true => Order::Promote,
-        false => Order::HandOver(place),
+        false => {
+            may_hand_over(state, definition).await?;
+            Order::HandOver(place)
+        }
     };
     order(state, definition, what).await
+}
+
+/// Who hands over stops to serve first: not for an arbiter that would refuse the next one.
+async fn may_hand_over(state: &State, definition: &Definition) -> Result<(), Problem> {
+    let Some(seen) = state.node().look(definition.volume()).await else { return Ok(()) };
+    let known = seen.status.record.generation;
+    let (_, found) = state.register().read(definition.volume()).await?;
+    match found {
+        Some(found) if found.generation >= known => Ok(()),
+        found => {
+            let has = found.map_or_else(|| "no record".to_owned(), |found| format!("generation {}", found.generation));
+            let name = &definition.name;
+            Err(Problem::held(format!("the arbiter has {has} of {name}, and its Primary is at generation {known}"))
+                .remedy("it was lost, or restored from an old copy: `tandem arbiter rebuild`, then ask again"))
+        }
+    }
 }
 
 async fn demote(
