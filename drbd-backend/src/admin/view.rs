@@ -1,7 +1,7 @@
 //! A volume as the API shows it: the Primary's word on what is served, each replica's own on itself, and a peer's on one that is not reached.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use replication::Durability;
+use replication::{Durability, Why};
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
@@ -203,6 +203,12 @@ pub(super) fn why(whole: &Whole) -> Option<String> {
     (!all.is_empty()).then(|| all.join("; "))
 }
 
+/// A node in sync whose pool is full: its Primary's writes wait for it.
+fn full<'a>(whole: &'a Whole, primary: &ReplicaReport) -> Option<&'a str> {
+    let counts = |node: &str| whole.place(node).is_some_and(|place| primary.in_sync.contains(&place));
+    whole.replicas().find(|(node, replica)| replica.full && counts(node)).map(|(node, _)| node)
+}
+
 fn waits_for(whole: &Whole, definition: &Definition) -> Option<String> {
     match definition.state {
         Phase::Creating => return Some("create it again with the same uuid to go on, or delete it".to_owned()),
@@ -217,7 +223,8 @@ fn waits_for(whole: &Whole, definition: &Definition) -> Option<String> {
         });
     };
     if replica.serving {
-        return replica.why.as_ref().map(|why| format!("{node}: {why}"));
+        let own = replica.why.as_ref().map(|why| format!("{node}: {why}"));
+        return own.or_else(|| full(whole, replica).map(|node| format!("{node}: {}", Why::Full)));
     }
     // Who is about to serve knows more than who only waits.
     let promoting = whole.replicas().find(|(_, replica)| replica.role == RoleWord::Promoting);
