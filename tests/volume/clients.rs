@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
 use replication::{Attachment, Change, DiskId, Node as Place, Order, Record, Role, Settings, VolumeId};
+use system_tests::addresses::free_addresses;
 use system_tests::nbd::{Nbd, dial};
 use tandem_node::arbiter::{Arbiter, ArbiterConfig, Embedded, Limits, Outcome, Register};
 use tandem_node::disk::Options;
@@ -178,11 +179,6 @@ impl Drop for House {
     fn drop(&mut self) {
         self.arbiter.abort();
     }
-}
-
-fn free_addresses(host: &str, count: usize) -> Result<Vec<SocketAddr>> {
-    let listeners: std::io::Result<Vec<_>> = (0..count).map(|_| std::net::TcpListener::bind((host, 0))).collect();
-    Ok(listeners?.iter().map(std::net::TcpListener::local_addr).collect::<std::io::Result<_>>()?)
 }
 
 /// Whether a client succeeds within a minute, and what it says. Debian's own Python has libnbd's module, whatever other Python the PATH knows.

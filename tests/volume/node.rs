@@ -11,6 +11,7 @@ use chrono::Utc;
 use replication::{
     Attachment, Change, DiskId, DiskState, Durability, Node as Place, Order, Record, Role, Settings, Status, VolumeId,
 };
+use system_tests::addresses::free_addresses;
 use system_tests::nbd::Nbd;
 use tandem_node::arbiter::{Arbiter, ArbiterConfig, Embedded, Limits, Outcome, Register};
 use tandem_node::disk::{Engine, Options};
@@ -69,7 +70,7 @@ impl Cluster {
             (0..count).map(|number| (place(number), DiskId(Uuid::new_v4().as_u128()))).collect();
         let record = Record::of_new_volume(disks.iter().copied());
         ensure!(matches!(register.create(volume, &record).await, Outcome::Done), "the arbiter takes the volume");
-        let addresses = free_addresses(count)?;
+        let addresses = free_addresses("127.0.0.1", count)?;
         let nodes = (0..count).map(|_| None).collect();
         let mut cluster = Self { folder, volume, addresses, nodes, register, arbiter, engine, credentials };
         for (number, (_, disk)) in disks.iter().enumerate() {
@@ -181,11 +182,6 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.arbiter.abort();
     }
-}
-
-fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
-    let listeners: std::io::Result<Vec<_>> = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect();
-    Ok(listeners?.iter().map(std::net::TcpListener::local_addr).collect::<std::io::Result<_>>()?)
 }
 
 /// Blocks with bytes of their own.

@@ -2,6 +2,7 @@
 
 #![recursion_limit = "256"] // one server of Nova's is a long `json!`
 
+pub mod addresses;
 pub mod bmc;
 pub mod cloud;
 pub mod disks;

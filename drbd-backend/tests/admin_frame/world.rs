@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -88,8 +89,13 @@ struct Site {
     boot: Uuid,
 }
 
+/// Where no other process will listen: below the ports that the kernel gives to whoever asks for any.
 fn free_address() -> Result<SocketAddr> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(64);
+    let mut ports = (0..22_000).map(|_| 10_000 + first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % 22_000);
+    let free = |port| std::net::TcpListener::bind(("127.0.0.1", u16::try_from(port).ok()?)).ok()?.local_addr().ok();
+    ports.find_map(free).context("no port is free")
 }
 
 impl World {

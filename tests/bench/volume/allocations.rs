@@ -18,12 +18,13 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tandem_node::arbiter::{Embedded, Limits, Outcome, Register};
 use tandem_node::disk::Options;
 use tandem_node::node::{Node, NodeConfig, Peer, VolumeConfig};
+use system_tests::addresses::free_address;
 use uuid::Uuid;
 
 use super::load::{self, Pattern, Span, Workload};
 use super::nbd::NbdLane;
 use super::payload::{BLOCK, Ledger};
-use super::processes::{free_address, pause, until};
+use super::processes::{pause, until};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -96,7 +97,7 @@ impl Pair {
     async fn begin(task: &Task) -> Result<Self> {
         let volume = VolumeId(Uuid::new_v4().as_u128());
         let disks: Vec<_> = places().map(|place| (place, DiskId(Uuid::new_v4().as_u128()))).collect();
-        let addresses = [free_address()?, free_address()?];
+        let addresses = [free_address("127.0.0.1")?, free_address("127.0.0.1")?];
         let register: Arc<dyn Register> = Arc::new(Embedded::new(&task.arbiter, None, Limits::default())?);
         let record = Record::of_new_volume(disks.clone());
         let outcome = register.create(volume, &record).await;

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use system_tests::addresses::free_address;
 use uuid::Uuid;
 
-use super::processes::{Process, free_address, until};
+use super::processes::{Process, until};
 
 /// With each answer of the server.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
@@ -92,7 +93,7 @@ impl Place {
 
     fn monitor(&self) -> Result<Process> {
         std::fs::create_dir_all(self.folder.join("mon"))?;
-        let (cluster, address) = (Uuid::new_v4().to_string(), format!("v2:{}", free_address()?));
+        let (cluster, address) = (Uuid::new_v4().to_string(), format!("v2:{}", free_address("127.0.0.1")?));
         std::fs::write(self.folder.join("ceph.conf"), self.settings(&cluster, &address))?;
         let map = self.folder.join("monmap").display().to_string();
         let addresses = format!("[{address}]");
@@ -110,7 +111,7 @@ impl Place {
     }
 
     fn serve(&self) -> Result<(Process, SocketAddr)> {
-        let address = free_address()?;
+        let address = free_address("127.0.0.1")?;
         let image = format!("rbd:bench/image:id=admin:conf={}", self.folder.join("ceph.conf").display());
         let port = address.port().to_string();
         let fixed = ["--cache=none", "-f", "raw", "--shared=4", "-t", "-x", Ceph::EXPORT, "-b", "127.0.0.1", "-p"];

@@ -10,10 +10,11 @@ use anyhow::{Context, Result, ensure};
 use reqwest::{Client, Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::json;
+use system_tests::addresses::free_address;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use super::processes::{Process, free_address, until, until_every};
+use super::processes::{Process, until, until_every};
 use super::report;
 
 /// For one answer: a new volume has all of its room before it is there.
@@ -131,7 +132,8 @@ fn log_of(cluster: &Path, name: &str) -> Result<PathBuf> {
 impl Arbiter {
     pub(crate) fn start(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder)?;
-        let (listen, config, log) = (free_address()?, folder.join("arbiter.toml"), log_of(folder, "arbiter")?);
+        let (listen, config, log) =
+            (free_address("127.0.0.1")?, folder.join("arbiter.toml"), log_of(folder, "arbiter")?);
         let directory = folder.join("arbiter");
         fs::write(
             &config,
@@ -151,7 +153,7 @@ impl Node {
     fn new(cluster: &Path, name: String) -> Result<Self> {
         let (folder, boot) = (cluster.join(&name), Uuid::new_v4());
         fs::create_dir_all(&folder)?;
-        let (rest, peers, nbd) = (free_address()?, free_address()?, free_address()?);
+        let (rest, peers, nbd) = (free_address("127.0.0.1")?, free_address("127.0.0.1")?, free_address("127.0.0.1")?);
         let node = Self { name, folder, rest, peers, nbd, boot, process: None };
         node.write_boot()?;
         Ok(node)

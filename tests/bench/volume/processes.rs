@@ -1,11 +1,12 @@
 //! The processes that serve: what they cost, and that they end with us.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use system_tests::addresses::free_address;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -79,10 +80,6 @@ pub(crate) fn load_average() -> Result<f64> {
     Ok(text.split(' ').next().context("it begins with a number")?.parse()?)
 }
 
-pub(crate) fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
 /// Waits, 30 s at most.
 pub(crate) fn until<T>(what: &str, seen: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     until_every(Duration::from_millis(2), what, seen)
@@ -108,7 +105,7 @@ pub(crate) fn pause(time: Duration) {
 
 /// qemu-nbd over a file: an NBD server that does not replicate.
 pub(crate) fn qemu_nbd(file: &Path) -> Result<(Process, SocketAddr)> {
-    let address = free_address()?;
+    let address = free_address("127.0.0.1")?;
     let process = Command::new("qemu-nbd")
         .args(["--cache=none", "--aio=io_uring", "-f", "raw", "--shared=4", "-t", "-x", "bench"])
         .args(["-b", "127.0.0.1", "-p", &address.port().to_string()])
