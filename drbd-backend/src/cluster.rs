@@ -33,6 +33,8 @@ pub struct OtherConfig {
     pub peers: SocketAddr,
     /// `https://HOST:PORT`, or `http://` on loopback.
     pub rest: String,
+    /// Where initiators reach it, to be told to those that ask here.
+    pub iscsi: Option<SocketAddr>,
 }
 
 /// Another node.
@@ -40,6 +42,7 @@ pub struct OtherConfig {
 pub struct Other {
     pub name: Name,
     pub peers: SocketAddr,
+    pub iscsi: Option<SocketAddr>,
     /// Without a slash at its end.
     pub rest: String,
     /// Speaks to this node and to nobody else.
@@ -86,7 +89,7 @@ impl Cluster {
         let others = nodes.into_iter().map(|(name, config)| {
             let client = client(&name, &config.rest, ours)?;
             let rest = config.rest.trim_end_matches('/').to_owned();
-            Ok((name.to_string(), Other { name, peers: config.peers, rest, client }))
+            Ok((name.to_string(), Other { name, peers: config.peers, iscsi: config.iscsi, rest, client }))
         });
         Ok(Self { others: others.collect::<Result<_, _>>()? })
     }
@@ -195,7 +198,7 @@ mod tests {
     use super::*;
 
     fn cluster(rest: &str) -> Result<Cluster, ClusterError> {
-        let config = OtherConfig { peers: "127.0.0.1:1".parse().unwrap(), rest: rest.to_owned() };
+        let config = OtherConfig { peers: "127.0.0.1:1".parse().unwrap(), rest: rest.to_owned(), iscsi: None };
         Cluster::new([("cmp2".parse().unwrap(), config)], None)
     }
 

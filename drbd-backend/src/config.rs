@@ -34,10 +34,10 @@ pub const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("node", &["boot_id_file", "name"]),
-    ("listen", &["nbd", "peers", "rest"]),
+    ("listen", &["iscsi", "nbd", "peers", "rest"]),
     ("tls", &["ca", "cert", "key"]),
     ("pools.NAME", &["path"]),
-    ("nodes.NAME", &["peers", "rest"]),
+    ("nodes.NAME", &["iscsi", "peers", "rest"]),
     ("arbiter", &["etcd", "name", "prefix", "timeout_s", "url"]),
     ("replication", &["confirm_reads", "durability", "lease_s", "reconnect_s", "resync_share_percent", "stalled_s"]),
     ("engine", &["busy_poll_us", "io"]),
@@ -72,6 +72,8 @@ pub struct Listen {
     pub rest: SocketAddr,
     pub peers: SocketAddr,
     pub nbd: SocketAddr,
+    /// None: no iSCSI.
+    pub iscsi: Option<SocketAddr>,
 }
 
 /// Where the records of the volumes are.

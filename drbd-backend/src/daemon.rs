@@ -47,6 +47,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<()> 
         NodeConfig {
             peers: config.listen.peers,
             nbd: config.listen.nbd,
+            iscsi: config.listen.iscsi,
             engine: config.engine,
             credentials: credentials.clone(),
             boot,

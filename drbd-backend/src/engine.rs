@@ -12,6 +12,7 @@ mod client;
 mod inbox;
 mod link;
 mod pool;
+mod target;
 mod volume;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
+use iscsi::LoggedIn;
 use replication::{
     BootId, Control, Event, Incarnation, Node, Order, OrderId, Question, Record, Refusal, Settings, Settled, Start,
     Status, Time, Told, VolumeId,
@@ -30,7 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::disk::{Completion, Options, Ring, Waker, boottime_ns};
 use crate::export::nbd::Session;
 
-use client::Client;
+use client::{Client, Reserving};
 use link::LinkState;
 pub use pool::Pool;
 use volume::Volume;
@@ -63,6 +65,15 @@ pub enum Command {
         /// As whom it asks: its attachment's number, or 0 for the node itself.
         client: u32,
         session: Session,
+        stream: OwnedFd,
+    },
+    /// An iSCSI initiator whose login is over: a stream socket that no delay is set on.
+    Initiator {
+        volume: VolumeId,
+        /// Its attachment's number.
+        client: u32,
+        is_read_only: bool,
+        logged_in: Box<LoggedIn>,
         stream: OwnedFd,
     },
     Order {
@@ -236,14 +247,21 @@ struct Engine {
     served: Vec<usize>,
     /// What the requests of all clients need.
     client_bytes: usize,
-    orders: HashMap<(usize, OrderId), oneshot::Sender<Result<(), Refusal>>>,
+    orders: HashMap<(usize, OrderId), Waits>,
     next_order: u32,
     completions: Vec<Completion>,
-    /// Where messages are encoded.
+    /// Where messages are encoded, and what initiators are answered.
     scratch: Vec<u8>,
+    said: Vec<u8>,
     /// Of clients and links.
     serials: u32,
     ended: bool,
+}
+
+/// Who gave an order.
+enum Waits {
+    Thread(oneshot::Sender<Result<(), Refusal>>),
+    Initiator(Reserving),
 }
 
 /// The volumes by number. Work in progress names them by it, so a number is used again only once nothing of the former one is under way.
@@ -350,6 +368,7 @@ impl Engine {
             next_order: 0,
             completions: Vec::new(),
             scratch: Vec::with_capacity(256),
+            said: Vec::with_capacity(256),
             serials: 0,
             ended: false,
         })
@@ -372,6 +391,7 @@ impl Engine {
             }
             self.completions = completions;
             self.wake();
+            self.look_at_targets();
             self.serve_the_thirsty();
             self.let_go_of_the_closed();
         }
@@ -398,6 +418,9 @@ impl Engine {
             Command::Client { volume, client, session, stream } => {
                 self.client_connected(volume, client, session, stream);
             }
+            Command::Initiator { volume, client, is_read_only, logged_in, stream } => {
+                self.initiator_connected(volume, client, is_read_only, *logged_in, stream);
+            }
             Command::Order { volume, what, done } => self.order(volume, what, done),
             Command::Told { volume, life, question, told } => {
                 self.tell_if_alive(volume, life, Event::Told { question, told });
@@ -419,10 +442,21 @@ impl Engine {
             let _ = done.send(Err(Refusal::Invalid(format!("there is no volume {volume} here"))));
             return;
         };
+        self.give_order(index, what, Waits::Thread(done));
+    }
+
+    fn give_order(&mut self, index: usize, what: Order, waits: Waits) {
         self.next_order = self.next_order.wrapping_add(1);
         let order = OrderId(self.next_order);
-        self.orders.insert((index, order), done);
+        self.orders.insert((index, order), waits);
         self.tell(index, Event::Ordered { order, what });
+    }
+
+    fn reported(&mut self, index: usize, waits: Waits, outcome: Result<(), Refusal>) {
+        match waits {
+            Waits::Thread(done) => drop(done.send(outcome)),
+            Waits::Initiator(whose) => self.reservations_stored(index, whose, outcome.is_ok()),
+        }
     }
 
     fn look(&self, volume: VolumeId) -> Option<Seen> {

@@ -1,4 +1,5 @@
-//! How clients reach a volume: [`door`] lets them in, [`nbd`] is what they speak.
+//! How clients reach a volume: [`door`] lets in those that speak [`nbd`], [`iscsi`] those that speak that.
 
 pub mod door;
+pub mod iscsi;
 pub mod nbd;

@@ -1,6 +1,7 @@
 //! What stands around the engine: it finds peers, asks the arbiter, and lets clients in.
 
 mod clients;
+mod initiators;
 mod peers;
 mod questions;
 
@@ -24,6 +25,7 @@ use crate::arbiter::Register;
 use crate::disk::Options;
 use crate::engine::{self, Command, Files, Handle, Seen, VolumeError};
 use crate::export::door::Door;
+use crate::export::iscsi::portal;
 use crate::identity::{Credentials, Name};
 
 /// How long a replica may take to answer everything, to flush and to mark its metadata clean before it is closed as it is.
@@ -38,6 +40,8 @@ pub struct Peer {
     /// Whose certificate it shows.
     pub name: Name,
     pub address: SocketAddr,
+    /// Where initiators reach it, as far as is known here.
+    pub iscsi: Option<SocketAddr>,
 }
 
 /// One volume, as this node has a part in it.
@@ -57,6 +61,8 @@ pub struct VolumeConfig {
 pub struct NodeConfig {
     pub peers: SocketAddr,
     pub nbd: SocketAddr,
+    /// None: no iSCSI.
+    pub iscsi: Option<SocketAddr>,
     pub engine: Options,
     /// With them all connections are TLS; without them they are plain, which is for loopback only.
     pub credentials: Option<Arc<Credentials>>,
@@ -108,6 +114,7 @@ pub struct Node {
     _tasks: JoinSet<()>,
     peers: SocketAddr,
     nbd: SocketAddr,
+    iscsi: Option<SocketAddr>,
 }
 
 /// The volumes that are open, for whoever comes in.
@@ -158,7 +165,14 @@ impl Node {
         ));
         let door = Door::new(config.credentials.as_ref(), nbd_address.ip().is_loopback());
         let clients = clients::Clients { handle: handle.clone(), volumes: volumes.clone() };
-        tasks.spawn(once(closed, door.keep(nbd, Arc::new(clients))));
+        tasks.spawn(once(closed.clone(), door.keep(nbd, Arc::new(clients))));
+        let mut iscsi_address = None;
+        if let Some(address) = config.iscsi {
+            let (iscsi, address) = listen("iSCSI initiators", address).await?;
+            iscsi_address = Some(address);
+            let initiators = initiators::Initiators { handle: handle.clone(), volumes: volumes.clone() };
+            tasks.spawn(once(closed, portal::keep(iscsi, Arc::new(initiators))));
+        }
         Ok(Self {
             handle,
             boot: config.boot,
@@ -169,6 +183,7 @@ impl Node {
             _tasks: tasks,
             peers: peers_address,
             nbd: nbd_address,
+            iscsi: iscsi_address,
         })
     }
 
@@ -187,6 +202,12 @@ impl Node {
     #[must_use]
     pub fn nbd_address(&self) -> SocketAddr {
         self.nbd
+    }
+
+    /// Where initiators reach it, if they do.
+    #[must_use]
+    pub fn iscsi_address(&self) -> Option<SocketAddr> {
+        self.iscsi
     }
 
     #[must_use]

@@ -58,7 +58,8 @@ fn the_sample_can_be_used_as_it_is_and_with_every_line() {
 
 #[test]
 fn the_sample_states_the_defaults() {
-    let (given, default) = (good(&in_use()), good(WHOLE));
+    let (mut given, default) = (good(&in_use()), good(WHOLE));
+    assert!(given.listen.iscsi.take().is_some(), "an example: by default there is no iSCSI");
     assert_eq!(format!("{:?}", given.listen), format!("{:?}", default.listen));
     assert_eq!(format!("{:?}", given.replication), format!("{:?}", default.replication));
     assert_eq!(format!("{:?}", given.arbiter_server), format!("{:?}", default.arbiter_server));

@@ -82,7 +82,7 @@ impl House {
         let others = (0..self.peers.len()).filter(|other| *other != number);
         let peer = |other: usize| {
             let name = format!("node-{other}").parse().expect("it is a name");
-            (place(other), Peer { name, address: self.peers[other] })
+            (place(other), Peer { name, address: self.peers[other], iscsi: None })
         };
         VolumeConfig {
             volume: self.volume,
@@ -105,6 +105,7 @@ impl House {
         let config = NodeConfig {
             peers: self.peers[number],
             nbd: self.nbd[number],
+            iscsi: None,
             engine: Options::default(),
             credentials: self.credentials.clone(),
             boot: boot_id(Path::new("/proc/sys/kernel/random/boot_id"))?,
@@ -156,8 +157,16 @@ impl House {
     async fn attach(&self, read_only: bool) -> Result<Uuid> {
         let id = Uuid::new_v4();
         let (host, initiator) = ("cmp1".to_owned(), String::new());
-        let attachment =
-            Attachment { client: 0, id: id.as_u128(), host, initiator, read_only, epoch: 0, revoked: false };
+        let attachment = Attachment {
+            client: 0,
+            id: id.as_u128(),
+            host,
+            initiator,
+            read_only,
+            chap: None,
+            epoch: 0,
+            revoked: false,
+        };
         self.control(Change::Attach(attachment)).await?;
         Ok(id)
     }

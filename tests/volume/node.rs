@@ -90,7 +90,7 @@ impl Cluster {
 
     fn config(&self, number: usize) -> VolumeConfig {
         let others = (0..self.addresses.len()).filter(|other| *other != number);
-        let peer = |other: usize| Peer { name: name(other), address: self.addresses[other] };
+        let peer = |other: usize| Peer { name: name(other), address: self.addresses[other], iscsi: None };
         let peers: HashMap<Place, Peer> = others.map(|other| (place(other), peer(other))).collect();
         VolumeConfig {
             volume: self.volume,
@@ -106,6 +106,7 @@ impl Cluster {
         let config = NodeConfig {
             peers: self.addresses[number],
             nbd: "127.0.0.1:0".parse()?,
+            iscsi: None,
             engine: Options { engine: self.engine, ..Options::default() },
             credentials: self.credentials.get(number).cloned(),
             boot: boot_id(Path::new("/proc/sys/kernel/random/boot_id"))?,
@@ -418,6 +419,7 @@ async fn an_export_of_an_attachment_ends_when_it_is_revoked() -> Result<()> {
         host: "cmp1".to_owned(),
         initiator: String::new(),
         read_only: false,
+        chap: None,
         epoch: 0,
         revoked: false,
     };

@@ -112,6 +112,16 @@ pub(crate) struct Attachment {
     #[serde(deserialize_with = "or_default")]
     pub(crate) revoked: bool,
     pub(crate) export: Text,
+    pub(crate) target: Text,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) chap: Chap,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Chap {
+    pub(crate) user: Text,
+    pub(crate) secret: Text,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -157,10 +157,12 @@ Examples:
 
     /// Attaches a volume to a host: prints the export's name
     #[command(after_help = "\
-The host connects over NBD to the Primary's node, with this export's name. The same id again finds it done.
+The host connects over NBD to the Primary's node, with this export's name; or, with --initiator, over iSCSI to the nodes of all replicas, with the CHAP user
+and secret that are printed. The same id again finds it done.
 
 Examples:
   tandem volume attach db-1 --host cmp3
+  tandem volume attach db-1 --host cmp3 --initiator iqn.1993-08.org.debian:01:c3f1e0a5b2d7
   tandem volume attach db-1 --host cmp3 --id 0c6e4cf1-7f0e-4a55-bb8e-3a1cc1a5b0cf --read-only")]
     Attach {
         /// Its name or uuid
@@ -169,6 +171,9 @@ Examples:
         /// The host's name in Nova
         #[arg(long, value_name = "HOST", value_parser = not_empty)]
         host: String,
+        /// The iSCSI name of its initiator: /etc/iscsi/initiatorname.iscsi has it
+        #[arg(long, value_name = "IQN", value_parser = not_empty)]
+        initiator: Option<String>,
         /// The attachment's uuid; otherwise one is chosen
         #[arg(long, value_name = "UUID")]
         id: Option<Uuid>,

@@ -51,8 +51,8 @@ async fn of_volumes(server: &Server, command: VolumeCommand) -> Result<Ending, F
         V::Demote { volume, wait, json } => order::demote(server, &volume, wait, json.json).await,
         V::ForcePrimary(force) => order::force_primary(server, force).await,
         V::Resync { volume, node, wait, json } => order::resync(server, &volume, &node, wait, json.json).await,
-        V::Attach { volume, host, id, read_only, json } => {
-            order::attach(server, &volume, &host, id, read_only, json.json).await
+        V::Attach { volume, host, initiator, id, read_only, json } => {
+            order::attach(server, &volume, &host, initiator, id, read_only, json.json).await
         }
         V::Revoke { volume, id, json } => order::revoke(server, &volume, id, json.json).await,
         V::Attachments { volume, json } => ask::show(&ask::Attachments { server, volume: &volume }, json.json).await,

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::answer::{Attachment, Dead, Fence, Rebuilt, RebuiltVolume, Volume};
+use super::answer::{Attachment, Chap, Dead, Fence, Rebuilt, RebuiltVolume, Volume};
 use super::args::{Create, Durability, ForcePrimary, Wait};
 use super::wait::{self, Goal, Patience};
 use super::{ask, confirm};
@@ -169,16 +169,26 @@ pub(crate) async fn attach(
     server: &Server,
     name: &str,
     host: &str,
+    initiator: Option<String>,
     id: Option<Uuid>,
     read_only: bool,
     json: bool,
 ) -> Result<Ending, Failure> {
     let id = id.unwrap_or_else(Uuid::new_v4).to_string();
-    let body = json!({ "host": host, "read_only": read_only });
+    let mut body = json!({ "host": host, "read_only": read_only });
+    if let Some(initiator) = &initiator {
+        body["initiator"] = json!(initiator);
+    }
     let call = async { server.put(&["v1", "volumes", name, "attachments", &id], body).await };
     simply(name, VOLUMES, call, json, |answer| {
         let one: Attachment = answer.read()?;
-        Ok(format!("{name}: attached to {} with the id {}\n  NBD export  {}", one.host, one.id, one.export))
+        let mut said = format!("{name}: attached to {} with the id {}\n  NBD export  {}", one.host, one.id, one.export);
+        if initiator.is_some() {
+            let Chap { user, secret } = &one.chap;
+            let target = &one.target;
+            said += &format!("\n  iSCSI target  {target}\n  CHAP user  {user}\n  CHAP secret  {secret}");
+        }
+        Ok(said)
     })
     .await
 }

@@ -167,6 +167,23 @@ fn resync_waits_until_the_replica_has_left_and_is_back() -> Result<()> {
 }
 
 #[test]
+fn attach_for_an_initiator_prints_what_it_logs_in_with() -> Result<()> {
+    let path = format!("PUT /v1/volumes/db-1/attachments/{ATTACHMENT}");
+    let mut answer = attachment();
+    answer["target"] = json!("iqn.2026-11.org.tandem:volume-1");
+    answer["chap"] = json!({ "user": "u1", "secret": "a long secret" });
+    let fake = Fake::start(Way::Tcp, &[(&path, 200, answer)])?;
+    let golden = format!(
+        "db-1: attached to cmp3 with the id {ATTACHMENT}\n  NBD export  {DB1}/{ATTACHMENT}\n  \
+         iSCSI target  iqn.2026-11.org.tandem:volume-1\n  CHAP user  u1\n  CHAP secret  a long secret\n"
+    );
+    let words = ["volume", "attach", "db-1", "--host", "cmp3", "--initiator", "iqn.a", "--id", ATTACHMENT];
+    fake.node(&words)?.prints(0, &golden);
+    assert_eq!(fake.asked(), [format!("{path} {{\"host\":\"cmp3\",\"initiator\":\"iqn.a\",\"read_only\":false}}")]);
+    Ok(())
+}
+
+#[test]
 fn attach_prints_the_export_and_revoke_ends_it() -> Result<()> {
     let path = format!("/v1/volumes/db-1/attachments/{ATTACHMENT}");
     let (put, delete) = (format!("PUT {path}"), format!("DELETE {path}"));

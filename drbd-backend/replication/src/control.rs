@@ -31,9 +31,30 @@ pub struct Attachment {
     /// The iSCSI name, or empty.
     pub initiator: String,
     pub read_only: bool,
+    /// What the initiator proves itself with; without it nobody logs in over iSCSI.
+    pub chap: Option<Chap>,
     /// The record's epoch when it began: an older one is refused.
     pub epoch: u64,
     pub revoked: bool,
+}
+
+/// Names and secrets of CHAP, both ways.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chap {
+    pub user: String,
+    pub secret: Secret,
+    /// What the target proves itself with, if the initiator asks for that.
+    pub target: Option<(String, Secret)>,
+}
+
+/// It shows itself to nobody who only looks.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// One change of the control document.

@@ -47,7 +47,7 @@ pub mod wire;
 use std::collections::VecDeque;
 
 pub use bits::{Bits, Words};
-pub use control::{Attachment, Change, Control, Misfit};
+pub use control::{Attachment, Change, Chap, Control, Misfit, Secret};
 pub use effect::{Answer, Effect, Failure, Refusal};
 pub use event::{Ask, Content, DiskError, Event, Found, Order, Settled, Start, Told};
 pub use message::{Envelope, Hello, Message, Ready, Welcome};
@@ -240,11 +240,20 @@ impl Replica {
         self.end_when_done(cx);
     }
 
-    fn record(&self) -> &Record {
+    /// The arbiter's record as it is known here.
+    #[must_use]
+    pub fn record(&self) -> &Record {
         &self.disk.superblock.record
     }
 
-    fn me(&self) -> Node {
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.settings.durability
+    }
+
+    /// Its place among the members.
+    #[must_use]
+    pub fn me(&self) -> Node {
         self.settings.me
     }
 

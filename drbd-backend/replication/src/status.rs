@@ -67,13 +67,7 @@ impl Replica {
     #[must_use]
     pub fn status(&self, now: Time) -> Status {
         let superblock = &self.disk.superblock;
-        let role = match &self.part {
-            Part::Learning | Part::Failed => Role::Unknown,
-            Part::Secondary(_) => Role::Secondary,
-            Part::Candidate(..) => Role::Promoting,
-            Part::Primary(primary) if primary.is_serving() => Role::Primary,
-            Part::Primary(_) => Role::Promoting,
-        };
+        let role = self.role();
         let disk = match (&self.part, superblock.data) {
             (Part::Failed, _) | (_, Data::Blank) => DiskState::Failed,
             (_, Data::Inconsistent) => DiskState::Inconsistent,
@@ -99,6 +93,17 @@ impl Replica {
             control: self.control.version,
             peers: superblock.record.members.without(self.me()).iter().map(|node| self.peer_status(node)).collect(),
             requests: self.table.len() + self.held.len(),
+        }
+    }
+
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match &self.part {
+            Part::Learning | Part::Failed => Role::Unknown,
+            Part::Secondary(_) => Role::Secondary,
+            Part::Candidate(..) => Role::Promoting,
+            Part::Primary(primary) if primary.is_serving() => Role::Primary,
+            Part::Primary(_) => Role::Promoting,
         }
     }
 

@@ -495,7 +495,8 @@ fn a_destroyed_node_is_left_behind_by_force_only() {
 
 fn attached() -> Order {
     let (host, initiator) = ("cmp1".to_owned(), "iqn.x".to_owned());
-    let attachment = Attachment { client: 0, id: 77, host, initiator, read_only: false, epoch: 0, revoked: false };
+    let attachment =
+        Attachment { client: 0, id: 77, host, initiator, read_only: false, chap: None, epoch: 0, revoked: false };
     Order::Control(Change::Attach(attachment))
 }
 

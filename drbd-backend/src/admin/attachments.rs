@@ -7,7 +7,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
-use replication::{Change, Order};
+use replication::{Change, Order, Secret};
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -28,6 +28,9 @@ const LIMIT: Duration = Duration::from_secs(65);
 
 /// RFC 7143, section 4.2.7.2.
 const INITIATOR_BYTES: usize = 223;
+
+/// Of a user or a secret of CHAP.
+const CHAP_BYTES: usize = 128;
 
 pub(super) fn routes() -> Router<State> {
     Router::new()
@@ -70,7 +73,9 @@ async fn attach(
         let attachment = attach_here(&state, definition, id, &wish).await?;
         return Ok(Json(serde_json::to_value(attachment).expect("attachments are JSON")));
     }
-    let body = json!({ "host": wish.host, "initiator": wish.initiator, "read_only": wish.read_only });
+    let body = json!({
+        "host": wish.host, "initiator": wish.initiator, "read_only": wish.read_only, "chap": wish.chap,
+    });
     state.ask(primary, Method::PUT, &path(&whole, id), Some(body), &caller, LIMIT).await.map(Json)
 }
 
@@ -79,9 +84,36 @@ fn check(wish: &Attach) -> Result<(), Problem> {
         return Err(Problem::invalid(error.to_string()));
     }
     let initiator = wish.initiator.as_deref().unwrap_or_default();
-    match initiator.len() <= INITIATOR_BYTES && initiator.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => Ok(()),
-        false => Err(Problem::invalid(format!("{initiator:?} is no iSCSI name"))),
+    if initiator.len() > INITIATOR_BYTES || !initiator.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Problem::invalid(format!("{initiator:?} is no iSCSI name")));
+    }
+    let Some(chap) = &wish.chap else { return Ok(()) };
+    if initiator.is_empty() {
+        return Err(Problem::invalid("chap is for an initiator, and none is named"));
+    }
+    let pairs = [(Some(&chap.user), Some(&chap.secret)), (chap.target_user.as_ref(), chap.target_secret.as_ref())];
+    for (user, secret) in pairs {
+        match (user, secret) {
+            (None, None) => {}
+            (Some(user), Some(secret)) => {
+                let is_text = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+                if !is_text(user) || user.len() > CHAP_BYTES {
+                    return Err(Problem::invalid(format!("{user:?} is no user for CHAP")));
+                }
+                if !is_text(secret) || !(iscsi::MIN_SECRET_BYTES..=CHAP_BYTES).contains(&secret.len()) {
+                    let (least, most) = (iscsi::MIN_SECRET_BYTES, CHAP_BYTES);
+                    return Err(Problem::invalid(format!(
+                        "a secret of CHAP has {least} to {most} printable characters"
+                    )));
+                }
+            }
+            _ => return Err(Problem::invalid("chap.target_user and chap.target_secret come together")),
+        }
+    }
+    // RFC 7143, section 9.2.1: or whoever knows one could play the other.
+    match chap.target_secret.as_ref() == Some(&chap.secret) {
+        true => Err(Problem::invalid("the secrets of the initiator and of the target must differ")),
+        false => Ok(()),
     }
 }
 
@@ -120,6 +152,7 @@ async fn attach_here(state: &State, definition: &Definition, id: Uuid, wish: &At
         host: wish.host.clone(),
         initiator: wish.initiator.clone().unwrap_or_default(),
         read_only: wish.read_only,
+        chap: chap(id, wish),
         epoch: 0,
         revoked: false,
     };
@@ -127,6 +160,17 @@ async fn attach_here(state: &State, definition: &Definition, id: Uuid, wish: &At
     let there = look(state, definition, id).await;
     let there = there.ok_or_else(|| Problem::held("it was attached, and revoked at once"))?;
     fits(&there, wish).map(|()| there)
+}
+
+/// What the wish says, or one that nobody knows yet. Who asks again is answered with the first.
+fn chap(id: Uuid, wish: &Attach) -> Option<replication::Chap> {
+    wish.initiator.as_ref().filter(|initiator| !initiator.is_empty())?;
+    let Some(chap) = &wish.chap else {
+        let secret = Secret(Uuid::new_v4().simple().to_string());
+        return Some(replication::Chap { user: id.to_string(), secret, target: None });
+    };
+    let target = chap.target_user.clone().zip(chap.target_secret.clone().map(Secret));
+    Some(replication::Chap { user: chap.user.clone(), secret: Secret(chap.secret.clone()), target })
 }
 
 /// # Errors
@@ -137,7 +181,10 @@ fn fits(there: &Attachment, wish: &Attach) -> Result<(), Problem> {
         return Err(conflict(format!("attachment {} was revoked", there.id)));
     }
     let initiator = wish.initiator.as_deref().filter(|initiator| !initiator.is_empty());
-    match there.host == wish.host && there.initiator.as_deref() == initiator && there.read_only == wish.read_only {
+    let is_same_chap = wish.chap.is_none() || wish.chap == there.chap;
+    let is_same =
+        there.host == wish.host && there.initiator.as_deref() == initiator && there.read_only == wish.read_only;
+    match is_same && is_same_chap {
         true => Ok(()),
         false => Err(conflict(format!("attachment {} is another one, of {}", there.id, there.host))),
     }
@@ -146,7 +193,7 @@ fn fits(there: &Attachment, wish: &Attach) -> Result<(), Problem> {
 async fn look(state: &State, definition: &Definition, id: Uuid) -> Option<Attachment> {
     let seen = state.node().look(definition.volume()).await?;
     let found = seen.control.attachments.iter().find(|attachment| attachment.id == id.as_u128());
-    found.map(|found| Attachment::of(definition.uuid, found))
+    found.map(|found| Attachment::with_secrets(definition.uuid, found))
 }
 
 async fn revoke(

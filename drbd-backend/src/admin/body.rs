@@ -1,5 +1,6 @@
 //! What callers send: every field known, or the body is refused.
 
+use super::report::Chap;
 use replication::Durability;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -76,6 +77,9 @@ pub(super) struct Attach {
     pub(super) host: String,
     #[serde(default)]
     pub(super) initiator: Option<String>,
+    /// Without it, one is made for the initiator.
+    #[serde(default)]
+    pub(super) chap: Option<Chap>,
     #[serde(default)]
     pub(super) read_only: bool,
 }

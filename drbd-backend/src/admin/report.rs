@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use replication::{BLOCK_BYTES, DiskState, Node as Place, Nodes, PeerStatus, Role, Time, Why};
+use replication::{BLOCK_BYTES, DiskState, Node as Place, Nodes, PeerStatus, Role, Time, VolumeId, Why};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -11,6 +11,7 @@ use super::state::State;
 use crate::catalog::{Definition, Entry, story};
 use crate::disk::boottime_ns;
 use crate::engine::{Seen, VolumeError};
+use crate::export::iscsi::target_name;
 
 /// All of a node's, or those of one volume.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -80,6 +81,30 @@ pub(super) struct Attachment {
     pub(super) revoked: bool,
     /// Its name over NBD.
     pub(super) export: String,
+    /// Its target's name over iSCSI, if an initiator is named.
+    #[serde(default)]
+    pub(super) target: Option<String>,
+    /// Only in the answer to whoever attaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) chap: Option<Chap>,
+}
+
+/// What an initiator proves itself with, and the target where the initiator asks for that.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Chap {
+    pub(super) user: String,
+    pub(super) secret: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) target_user: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) target_secret: Option<String>,
+}
+
+impl std::fmt::Debug for Chap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chap").field("user", &self.user).finish_non_exhaustive()
+    }
 }
 
 /// DRBD's words for roles.
@@ -226,7 +251,21 @@ impl Attachment {
             epoch: it.epoch,
             revoked: it.revoked,
             export: format!("{volume}/{id}"),
+            target: (!it.initiator.is_empty()).then(|| target_name(VolumeId(volume.as_u128()))),
+            chap: None,
         }
+    }
+
+    /// With its secrets.
+    pub(super) fn with_secrets(volume: Uuid, it: &replication::Attachment) -> Self {
+        Self { chap: it.chap.as_ref().map(Chap::of), ..Self::of(volume, it) }
+    }
+}
+
+impl Chap {
+    pub(super) fn of(chap: &replication::Chap) -> Self {
+        let (target_user, target_secret) = chap.target.clone().map(|(user, secret)| (user, secret.0)).unzip();
+        Self { user: chap.user.clone(), secret: chap.secret.0.clone(), target_user, target_secret }
     }
 }
 

@@ -116,7 +116,7 @@ impl State {
         let Parts { name, node, rest, started_at, .. } = &*self.0;
         json!({
             "name": name, "version": env!("CARGO_PKG_VERSION"), "boot_id": Uuid::from_u128(node.boot().0),
-            "addresses": { "rest": rest, "peers": node.peers_address(), "nbd": node.nbd_address() },
+            "addresses": { "rest": rest, "peers": node.peers_address(), "nbd": node.nbd_address(), "iscsi": node.iscsi_address() },
             "started_at": rfc3339(*started_at),
         })
     }
@@ -133,7 +133,7 @@ impl State {
                 tracing::warn!(%volume, node = other.node, "has a replica and is not configured: set [nodes.{}]", other.node);
             }
             let peer = peer?;
-            Some((Place::new(other.place)?, Peer { name: peer.name.clone(), address: peer.peers }))
+            Some((Place::new(other.place)?, Peer { name: peer.name.clone(), address: peer.peers, iscsi: peer.iscsi }))
         });
         Some(VolumeConfig {
             volume,

@@ -77,7 +77,8 @@ fn listen(mut table: Table<'_>) -> Listen {
     let mut address = |key: &str, port: u16| -> SocketAddr {
         table.parsed(key, ALLOWED_ADDRESS).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)))
     };
-    Listen { rest: address("rest", 15870), peers: address("peers", 15871), nbd: address("nbd", 10809) }
+    let (rest, peers, nbd) = (address("rest", 15870), address("peers", 15871), address("nbd", 10809));
+    Listen { rest, peers, nbd, iscsi: table.parsed("iscsi", ALLOWED_ADDRESS) }
 }
 
 /// All three or none.
@@ -113,7 +114,8 @@ fn other(name: &str, mut table: Table<'_>) -> Option<(Name, OtherConfig)> {
     table.require("rest", ALLOWED_URL);
     let peers = table.parsed("peers", ALLOWED_ADDRESS);
     let rest = url(&mut table, "rest");
-    Some((parsed.ok()?, OtherConfig { peers: peers?, rest: rest? }))
+    let iscsi = table.parsed("iscsi", ALLOWED_ADDRESS);
+    Some((parsed.ok()?, OtherConfig { peers: peers?, rest: rest?, iscsi }))
 }
 
 fn url(table: &mut Table<'_>, key: &str) -> Option<String> {
@@ -188,7 +190,8 @@ fn arbiter_server(mut table: Table<'_>) -> ArbiterServer {
 /// What leaves the machine is encrypted.
 fn check_encryption(source: &Source, config: &Config) {
     let told = "set [tls] ca, cert and key, since this is not on loopback";
-    let Listen { rest, peers, nbd } = &config.listen;
+    // iSCSI has no TLS: CHAP says who comes, and a network of its own keeps others from listening.
+    let Listen { rest, peers, nbd, iscsi: _ } = &config.listen;
     let ours = [("listen.rest", rest), ("listen.peers", peers), ("listen.nbd", nbd)];
     let server = [("arbiter_server.listen", &config.arbiter_server.listen)];
     for (key, address) in ours.into_iter().chain(server) {

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, FlockOperation, OFlags, StatxFlags, XattrFlags, fallocate, fgetxattr, flock, fsetxattr,
-    fsync, statx,
+    AtFlags, FallocateFlags, FlockOperation, OFlags, SeekFrom, StatxFlags, XattrFlags, fallocate, fgetxattr, flock,
+    fsetxattr, fsync, statx,
 };
 use rustix::io::Errno;
 
@@ -211,6 +211,26 @@ impl DiskFile {
     pub fn allocated_bytes(&self) -> Result<u64, std::io::Error> {
         // stat(2) counts in units of 512 bytes, whatever the file system's block.
         Ok(self.0.file.metadata()?.blocks() * 512)
+    }
+}
+
+impl DiskFile {
+    /// How many bytes from here on are all data, or all hole, and whether they are data.
+    ///
+    /// # Errors
+    /// What lseek(2) says.
+    pub fn extent(&self, offset: u64) -> Result<(u64, bool), std::io::Error> {
+        let seek = |from| match rustix::fs::seek(self, from) {
+            Ok(at) => Ok(at.min(self.size())),
+            // Nothing of the kind lies behind.
+            Err(Errno::NXIO) => Ok(self.size()),
+            Err(errno) => Err(errno),
+        };
+        let data = seek(SeekFrom::Data(offset))?;
+        if data > offset {
+            return Ok((data - offset, false));
+        }
+        Ok((seek(SeekFrom::Hole(offset))? - offset, true))
     }
 }
 

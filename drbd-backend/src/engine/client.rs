@@ -1,20 +1,25 @@
-//! NBD clients: their connections. What they ask for is dealt with in [`requests`].
+//! Clients over NBD and iSCSI: their connections. What they ask for is dealt with in [`requests`], which is the same for both; [`initiator`] has what iSCSI
+//! adds to that.
 //!
 //! As many requests as have come are taken in one go, and their writes then go to the disk and to the peers together. A client is not heard further
 //! while it, or all clients together, have as much under way as they may.
 
+mod initiator;
 mod requests;
 
 use std::os::fd::OwnedFd;
+
+use iscsi::SessionId;
 
 use replication::VolumeId;
 
 use super::inbox::{DIRECT_BYTES, INBOX_BYTES, Inbox, ROUNDS};
 use super::{Engine, Token};
-use crate::disk::{Buffer, Completion, Failure, HEAD_BYTES as INLINE_BYTES, Head, Operation, Slice, Socket};
+use crate::disk::{Completion, Failure, HEAD_BYTES as INLINE_BYTES, Head, Operation, Slice, Socket};
 use crate::export::nbd::Session;
-pub(super) use requests::Asked;
+pub(super) use initiator::Reserving;
 use requests::Deed;
+pub(super) use requests::{Asked, Owner};
 
 /// Requests of one client that are not answered, or answers that it does not receive.
 const MOST_REQUESTS: usize = 256;
@@ -29,15 +34,17 @@ pub(super) struct Client {
     pub(super) volume: usize,
     /// As whom it asks: its attachment's number, or 0 for the node itself.
     pub(super) attachment: u32,
-    session: Session,
+    talk: Talk,
     inbox: Inbox,
-    /// The payload of a write is coming in.
-    write: Option<Writing>,
+    /// What comes next is the payload of a write.
+    payload: Option<Payload>,
     /// What it wants done, by number; and the numbers that are free.
     deeds: Vec<Deed>,
     free: Vec<usize>,
     open: usize,
     bytes: usize,
+    /// Writes whose payload is not whole.
+    writes: usize,
     receiving: bool,
     thirsty: bool,
     /// It asks for nothing more, and goes when it has its answers.
@@ -45,15 +52,19 @@ pub(super) struct Client {
     closed: bool,
 }
 
-/// A write whose payload is not whole: piece after piece goes to the volume.
-struct Writing {
+/// How it speaks.
+enum Talk {
+    Nbd(Session),
+    /// Its session with the volume's target.
+    Iscsi(SessionId),
+}
+
+/// Bytes of a write that come in a row: all of it over NBD, those of one PDU over iSCSI.
+#[derive(Debug, Clone, Copy)]
+struct Payload {
     deed: usize,
-    offset: u64,
     left: usize,
-    fua: bool,
-    buffer: Option<Buffer>,
-    have: usize,
-    /// The buffer is being received into.
+    /// They are being received to where they shall stay.
     is_direct: bool,
 }
 
@@ -61,6 +72,11 @@ impl Engine {
     /// A client whose handshake is over. If its volume is gone meanwhile, so is the client.
     pub(super) fn client_connected(&mut self, volume: VolumeId, attachment: u32, session: Session, stream: OwnedFd) {
         let Some(volume) = self.by_id.get(&volume).copied() else { return };
+        self.let_in(volume, attachment, Talk::Nbd(session), stream);
+    }
+
+    /// Its place, unless there are no descriptors left.
+    fn let_in(&mut self, volume: usize, attachment: u32, talk: Talk, stream: OwnedFd) {
         let Ok(socket) = Socket::new(stream) else { return };
         self.serials = self.serials.wrapping_add(1);
         let client = Client {
@@ -68,9 +84,10 @@ impl Engine {
             serial: self.serials,
             volume,
             attachment,
-            session,
+            talk,
             inbox: Inbox::new(self.pool.take_or_grow(INBOX_BYTES)),
-            write: None,
+            payload: None,
+            writes: 0,
             deeds: Vec::new(),
             free: Vec::new(),
             open: 0,
@@ -106,7 +123,7 @@ impl Engine {
             return None;
         }
         let is_heard = client.may_ask(self.client_bytes) && self.ring.unsent(&client.socket) < MOST_REQUESTS;
-        let operation = if is_heard || client.write.is_some() { client.receive() } else { None };
+        let operation = if is_heard || client.writes > 0 { client.receive() } else { None };
         let Some(operation) = operation else {
             self.is_thirsty(place);
             return None;
@@ -161,13 +178,40 @@ impl Engine {
             _ => return self.close_client(place),
         };
         let buffer = completion.buffer.expect("every receive has a buffer");
-        match client.write.as_mut().filter(|write| write.is_direct) {
-            Some(write) => {
-                write.is_direct = false;
-                write.have += count;
-                write.buffer = Some(buffer);
+        match client.payload.as_mut().filter(|payload| payload.is_direct) {
+            Some(payload) => {
+                payload.is_direct = false;
+                payload.left -= count;
+                let (deed, mut is_full) = (payload.deed, false);
+                // It may have been dropped meanwhile; its bytes came all the same.
+                if let Some(write) = &mut client.deeds[deed].write {
+                    write.have += count;
+                    is_full = write.have == buffer.len();
+                    write.buffer = Some(buffer);
+                }
+                self.payload_came(place, count);
+                if is_full {
+                    self.piece_is_full(place, deed);
+                }
             }
             None => client.inbox.filled(buffer, count),
+        }
+    }
+
+    /// So many bytes of the payload that was due were received.
+    fn payload_came(&mut self, place: usize, count: usize) {
+        let Some(client) = &mut self.clients[place] else { return };
+        if client.payload.is_some_and(|payload| payload.left == 0) {
+            client.payload = None;
+        }
+        match &mut client.talk {
+            Talk::Nbd(session) => {
+                session.payload_received(u32::try_from(count).expect("a payload is shorter than 4 GiB"));
+            }
+            Talk::Iscsi(id) => {
+                let id = *id;
+                self.initiator_payload_came(place, id, count);
+            }
         }
     }
 
@@ -180,10 +224,13 @@ impl Engine {
         let Some(client) = self.clients[place].as_mut().filter(|client| !client.closed && !client.leaving) else {
             return false;
         };
-        match () {
-            () if client.write.is_some() => self.take_payload(place),
-            () if client.inbox.is_empty() || !client.may_ask(self.client_bytes) => false,
-            () => self.take_request(place),
+        let may_ask = client.may_ask(self.client_bytes);
+        match client.talk {
+            _ if client.payload.is_some() => self.take_payload(place),
+            // Data that was asked for comes between its commands.
+            Talk::Iscsi(id) if may_ask || client.writes > 0 => self.take_from_initiator(place, id),
+            Talk::Nbd(_) if may_ask && !client.inbox.is_empty() => self.take_request(place),
+            Talk::Iscsi(_) | Talk::Nbd(_) => false,
         }
     }
 
@@ -232,6 +279,9 @@ impl Engine {
     fn forget_client(&mut self, place: usize) {
         if let Some(client) = self.clients[place].take() {
             self.client_bytes -= client.bytes;
+            if let Talk::Iscsi(id) = client.talk {
+                self.initiator_left(client.volume, id);
+            }
         }
     }
 }
@@ -244,11 +294,12 @@ impl Client {
     /// `None` if there is no memory, or what came is not dealt with.
     fn receive(&mut self) -> Option<Operation> {
         let socket = self.socket.clone();
-        if let Some(write) = &mut self.write {
+        if let Some(payload) = &mut self.payload {
+            let write = self.deeds[payload.deed].write.as_mut()?;
             let buffer = write.buffer.take()?;
-            let into = write.have..buffer.len();
+            let into = write.have..buffer.len().min(write.have + payload.left);
             if into.len() >= DIRECT_BYTES {
-                write.is_direct = true;
+                payload.is_direct = true;
                 let at_least = into.len();
                 return Some(Operation::Recv { socket, head: 0, buffer: Some(buffer), into, at_least });
             }

@@ -10,8 +10,9 @@ use replication::{
     Settings, Span, Start, Superblock, Time, VolumeId,
 };
 
-use super::client::Asked;
+use super::client::{Asked, Owner};
 use super::pool::{MAX_PIECE_BYTES, Pool};
+use super::target::Served;
 use super::{Engine, Life, Notice, Token};
 use crate::disk::{Completion, DiskFile, Failure, FileError, Operation, Slice, boottime_ns};
 
@@ -154,7 +155,7 @@ pub(super) struct Volume {
     pub(super) id: VolumeId,
     pub(super) life: Life,
     pub(super) replica: Replica,
-    files: Files,
+    pub(super) files: Files,
     pages: Pages,
     writes: Writes,
     payloads: Slots<Held>,
@@ -167,6 +168,8 @@ pub(super) struct Volume {
     jobs: Vec<Doing>,
     /// The file system can neither zero a range nor punch a hole, as it turned out.
     pub(super) is_slow_to_zero: bool,
+    /// What iSCSI initiators see of it, once one has come.
+    pub(super) target: Option<Served>,
 }
 
 /// What a job of the replica is, until it completes.
@@ -199,7 +202,19 @@ pub(super) struct Held {
     pub(super) slice: Slice,
     /// How far into the first block a part begins.
     pub(super) skip: usize,
+    how: Lay,
     crc32c: Option<u32>,
+}
+
+/// How a part is laid over what is there.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Lay {
+    Over,
+    /// Its first half must be there, then the second takes its place; whoever asked hears what differs. What differs is written again as it is: so the
+    /// answer is worth as much as an acknowledged write's.
+    IfEqual(Owner),
+    /// Bits are added.
+    Or,
 }
 
 /// Metadata on its way to the disk.
@@ -245,15 +260,37 @@ impl<T> Slots<T> {
 
 impl Held {
     pub(super) fn whole(slice: Slice) -> Self {
-        Self { slice, skip: 0, crc32c: None }
+        Self { slice, skip: 0, how: Lay::Over, crc32c: None }
     }
 
     pub(super) fn part(slice: Slice, skip: usize) -> Self {
-        Self { slice, skip, crc32c: None }
+        Self::laid(slice, skip, Lay::Over)
+    }
+
+    pub(super) fn laid(slice: Slice, skip: usize, how: Lay) -> Self {
+        Self { slice, skip, how, crc32c: None }
+    }
+
+    /// Lays this part over what is there; where that differs from what was to be there.
+    fn lay(&self, there: &mut [u8]) -> Option<usize> {
+        match self.how {
+            Lay::Over => there[self.skip..][..self.slice.len()].copy_from_slice(&self.slice),
+            Lay::Or => there[self.skip..].iter_mut().zip(&self.slice[..]).for_each(|(there, new)| *there |= new),
+            Lay::IfEqual(_) => {
+                let (expected, new) = self.slice.split_at(self.slice.len() / 2);
+                let there = &mut there[self.skip..][..new.len()];
+                let differs = there.iter().zip(expected).position(|(there, expected)| there != expected);
+                if differs.is_some() {
+                    return differs;
+                }
+                there.copy_from_slice(new);
+            }
+        }
+        None
     }
 
     pub(super) fn received(slice: Slice, crc32c: u32) -> Self {
-        Self { slice, skip: 0, crc32c: Some(crc32c) }
+        Self { slice, skip: 0, how: Lay::Over, crc32c: Some(crc32c) }
     }
 }
 
@@ -316,6 +353,7 @@ impl Engine {
             next_link: 0,
             jobs: Vec::new(),
             is_slow_to_zero: false,
+            target: None,
         });
         self.by_id.insert(id, index);
         self.carry_out(index, &mut effects);
@@ -360,8 +398,8 @@ impl Engine {
                 }
                 Effect::Answer { request, answer } => self.answer(index, request, answer),
                 Effect::Report { order, outcome } => {
-                    if let Some(done) = self.orders.remove(&(index, order)) {
-                        let _ = done.send(outcome);
+                    if let Some(waits) = self.orders.remove(&(index, order)) {
+                        self.reported(index, waits, outcome);
                     }
                 }
                 Effect::Release(payload) => drop(self.volumes[index].let_go(payload)),
@@ -450,7 +488,9 @@ impl Engine {
             }
             Doing::Merge { part } => {
                 let mut buffer = completion.buffer.expect("a read has a buffer");
-                buffer[part.skip..part.skip + part.slice.len()].copy_from_slice(&part.slice);
+                if let (Some(at), Lay::IfEqual(owner), Ok(_)) = (part.lay(&mut buffer), part.how, &result) {
+                    self.differs(owner, at as u64);
+                }
                 let result = result.map(|_| self.volumes[index].hold(Held::whole(buffer.share())));
                 Event::Merged { job, result }
             }

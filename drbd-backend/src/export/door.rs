@@ -269,7 +269,7 @@ impl<S: Shelf> Exports for Answers<'_, S> {
     }
 }
 
-fn notice_silence(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn notice_silence(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, SILENCE)?;
     sockopt::set_tcp_keepintvl(stream, ASK_EVERY)?;

@@ -12,7 +12,7 @@ use crate::world::{Machine, World, place, until};
 async fn attach(machine: &Machine, volume: VolumeId, host: &str) -> Result<()> {
     let id = Uuid::new_v4().as_u128();
     let (host, initiator) = (host.to_owned(), String::new());
-    let wanted = Attachment { client: 0, id, host, initiator, read_only: false, epoch: 0, revoked: false };
+    let wanted = Attachment { client: 0, id, host, initiator, read_only: false, chap: None, epoch: 0, revoked: false };
     let done = machine.node.order(volume, Order::Control(Change::Attach(wanted))).await;
     ensure!(done.is_ok(), "{done:?}");
     Ok(())

@@ -159,7 +159,10 @@ impl World {
         for (number, machine) in self.machines.iter().take(count).enumerate() {
             let peers = self.machines.iter().take(count).enumerate().filter(|(other, _)| *other != number);
             let peers = peers.map(|(other, peer)| {
-                (place(other), Peer { name: peer.name.parse().expect("a name"), address: peer.node.peers_address() })
+                (
+                    place(other),
+                    Peer { name: peer.name.parse().expect("a name"), address: peer.node.peers_address(), iscsi: None },
+                )
             });
             let config = VolumeConfig {
                 volume,
@@ -245,6 +248,7 @@ impl Machine {
         let config = NodeConfig {
             peers,
             nbd: "127.0.0.1:0".parse()?,
+            iscsi: None,
             engine: Options::default(),
             credentials: ours.clone(),
             boot: BootId(boot.as_u128()),
@@ -257,7 +261,7 @@ impl Machine {
             None => Ok(Client::builder().no_proxy().build()?),
         };
         let others = sites.iter().filter(|other| other.name != name).map(|other| {
-            let config = OtherConfig { peers: other.peers, rest: format!("{scheme}://{}", other.rest) };
+            let config = OtherConfig { peers: other.peers, rest: format!("{scheme}://{}", other.rest), iscsi: None };
             Ok((other.name.parse()?, config))
         });
         let cluster = Cluster::new(others.collect::<Result<Vec<_>>>()?, ours.as_ref())?;

@@ -15,10 +15,10 @@ use anyhow::{Result, anyhow, ensure};
 use replication::{BootId, DiskId, Node as Place, Order, Record, Role, Settings, VolumeId};
 use serde::{Deserialize, Serialize};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use system_tests::addresses::free_address;
 use tandem_node::arbiter::{Embedded, Limits, Outcome, Register};
 use tandem_node::disk::Options;
 use tandem_node::node::{Node, NodeConfig, Peer, VolumeConfig};
-use system_tests::addresses::free_address;
 use uuid::Uuid;
 
 use super::load::{self, Pattern, Span, Workload};
@@ -133,7 +133,7 @@ fn places() -> impl Iterator<Item = Place> {
 
 fn config(peers: SocketAddr) -> Result<NodeConfig> {
     let (nbd, engine, boot) = ("127.0.0.1:0".parse()?, Options::default(), BootId(Uuid::new_v4().as_u128()));
-    Ok(NodeConfig { peers, nbd, engine, credentials: None, boot })
+    Ok(NodeConfig { peers, nbd, iscsi: None, engine, credentials: None, boot })
 }
 
 /// Of the node at `me`.
@@ -142,7 +142,7 @@ fn replica(task: &Task, volume: VolumeId, me: Place, addresses: &[SocketAddr]) -
     std::fs::create_dir_all(&pool)?;
     let mut peers = HashMap::new();
     for (place, address) in places().zip(addresses).filter(|(place, _)| *place != me) {
-        peers.insert(place, Peer { name: format!("node-{}", place.place()).parse()?, address: *address });
+        peers.insert(place, Peer { name: format!("node-{}", place.place()).parse()?, address: *address, iscsi: None });
     }
     let size_blocks = task.size_bytes / BLOCK as u64;
     Ok(VolumeConfig { volume, me, size_blocks, pool, settings: Settings::of(volume, me), peers })

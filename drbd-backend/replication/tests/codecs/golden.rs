@@ -36,6 +36,7 @@ fn control() -> Control {
         host: "cmp1".into(),
         initiator: "iqn.x".into(),
         read_only: true,
+        chap: None,
         epoch: 1,
         revoked: true,
     };

@@ -2,8 +2,9 @@
 
 use fastrand::Rng;
 use replication::{
-    Absent, Attachment, Barrier, Bits, BootId, Control, Data, DiskId, Envelope, Extent, Generation, Hello, Incarnation,
-    MAX_NODES, Message, Node, Nodes, Process, Ready, Record, Seq, Span, Superblock, Time, VolumeId, Welcome,
+    Absent, Attachment, Barrier, Bits, BootId, Chap, Control, Data, DiskId, Envelope, Extent, Generation, Hello,
+    Incarnation, MAX_NODES, Message, Node, Nodes, Process, Ready, Record, Secret, Seq, Span, Superblock, Time,
+    VolumeId, Welcome,
 };
 
 /// Blocks of the largest volume.
@@ -53,6 +54,13 @@ fn text(rng: &mut Rng) -> String {
     (0..rng.u8(..40)).map(|_| rng.char(..)).collect()
 }
 
+fn chap(rng: &mut Rng) -> Option<Chap> {
+    let mut pair = || (text(rng), Secret(text(rng)));
+    let ((user, secret), target) = (pair(), pair());
+    let target = rng.bool().then_some(target);
+    rng.bool().then_some(Chap { user, secret, target })
+}
+
 pub(crate) fn control(rng: &mut Rng) -> Control {
     let attachment = |rng: &mut Rng| Attachment {
         client: rng.u32(..),
@@ -60,6 +68,7 @@ pub(crate) fn control(rng: &mut Rng) -> Control {
         host: text(rng),
         initiator: text(rng),
         read_only: rng.bool(),
+        chap: chap(rng),
         epoch: number(rng),
         revoked: rng.bool(),
     };

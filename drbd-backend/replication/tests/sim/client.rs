@@ -147,6 +147,7 @@ impl World {
             host: format!("host-{client}"),
             initiator: String::new(),
             read_only: false,
+            chap: None,
             epoch: 0,
             revoked: false,
         };

@@ -1,25 +1,72 @@
-//! What NBD clients ask for becomes what a volume's replica is asked, in pieces of whole blocks, and the answers go back.
+//! What clients ask for becomes what a volume's replica is asked, in pieces of whole blocks, and the answers go back.
+
+use std::collections::VecDeque;
 
 use replication::{Answer, Ask, BLOCK_BYTES, Content, Failure as Refused, Request as Number, Span};
 
 use super::super::pool::MAX_PIECE_BYTES;
 use super::super::volume::{Held, bytes_of, offset_of};
-use super::{Client, Engine, Writing};
-use crate::disk::Slice;
-use crate::export::nbd::{Errno, Extent, Request, Step};
+use super::{Client, Engine, Payload, Talk};
+use crate::disk::{Buffer, Slice};
+use crate::export::nbd::{Errno, Extent, Request, Session, Step};
 
 /// One request of a client. Its place and its list are used again.
 pub(super) struct Deed {
-    cookie: u64,
-    read: Option<(u64, u32)>,
+    /// NBD's cookie, or iSCSI's task.
+    pub(super) cookie: u64,
+    pub(super) read: Option<(u64, u32)>,
+    /// Its payload is not whole.
+    pub(super) write: Option<Writing>,
     /// What it needs of the memory that clients may use.
     bytes: usize,
     /// Pieces that are not answered.
     left: usize,
     /// No further piece will come.
-    whole: bool,
-    failure: Option<Refused>,
-    pieces: Vec<(u32, Slice)>,
+    pub(super) whole: bool,
+    pub(super) failure: Option<Refused>,
+    pub(super) pieces: Vec<(u32, Slice)>,
+    /// What iSCSI wants done with it when all pieces are answered.
+    pub(super) then: Then,
+    /// What was there is not what was to be there, from this byte on.
+    pub(super) differs: Option<u64>,
+}
+
+/// What becomes of a deed whose pieces are answered.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Its client hears of it.
+    #[default]
+    Answer,
+    /// What was read is compared with this first; with nothing, it is enough that it could be read.
+    Compare(Option<Vec<u8>>),
+    /// What was written from here on is read, and compared.
+    Verify(u64, Vec<u8>),
+    /// What was read is written there, then the other segments are copied: from, to, bytes.
+    Copy(u64, VecDeque<(u64, u64, u32)>),
+    /// What was read is written: on with these.
+    Copied(VecDeque<(u64, u64, u32)>),
+    /// It was dropped while it was under way.
+    Drop,
+}
+
+/// A write whose payload is not whole: piece after piece goes to the volume.
+pub(super) struct Writing {
+    offset: u64,
+    pub(super) left: usize,
+    fua: bool,
+    pub(super) buffer: Option<Buffer>,
+    pub(super) have: usize,
+}
+
+/// The cookie of a deed that is over, as far as iSCSI's tasks go.
+const NOBODYS: u64 = u64::MAX;
+
+/// Whose piece it is.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Owner {
+    client: usize,
+    serial: u32,
+    deed: usize,
 }
 
 /// One piece, as the volume's replica was asked for it.
@@ -36,8 +83,8 @@ pub(in super::super) struct Asked {
 
 impl Engine {
     pub(super) fn take_request(&mut self, place: usize) -> bool {
-        let Some(client) = &mut self.clients[place] else { return false };
-        let (taken, step) = match client.session.received(client.inbox.bytes()) {
+        let Some(Client { talk: Talk::Nbd(session), inbox, .. }) = &mut self.clients[place] else { return false };
+        let (taken, step) = match session.received(inbox.bytes()) {
             Ok(received) => received,
             Err(error) => {
                 tracing::info!("an NBD client is gone: {error}");
@@ -45,7 +92,7 @@ impl Engine {
                 return false;
             }
         };
-        client.inbox.take(taken);
+        inbox.take(taken);
         match step {
             Step::More => {}
             Step::Payload(_) => unreachable!("a payload is taken by its write"),
@@ -63,16 +110,16 @@ impl Engine {
                 self.deed_is_whole(place, deed);
             }
             Request::Write { cookie, offset, length, fua } => {
-                let deed = self.deed(place, cookie, None, length as usize);
                 let left = length as usize;
-                let write = Writing { deed, offset, left, fua, buffer: None, have: 0, is_direct: false };
+                let deed = self.deed(place, cookie, None, left);
+                self.write_begins(place, deed, offset, left, fua);
                 if let Some(client) = &mut self.clients[place] {
-                    client.write = Some(write);
+                    client.payload = Some(Payload { deed, left, is_direct: false });
                 }
             }
             Request::Zeroes { cookie, fast: true, .. } if self.is_slow_to_zero(place) => {
                 let text = "the file system can only write zeroes";
-                self.answer_at_once(place, |client| client.session.failed(cookie, Errno::NotSupported, text));
+                self.answer_at_once(place, |session| session.failed(cookie, Errno::NotSupported, text));
             }
             Request::Zeroes { cookie, offset, length, may_trim, fua, .. } => {
                 let deed = self.deed(place, cookie, None, 0);
@@ -94,23 +141,23 @@ impl Engine {
                 self.deed_is_whole(place, deed);
             }
             Request::BlockStatus { cookie, length, one, .. } => self.block_status(place, cookie, length, one),
-            Request::Cache { cookie, .. } => self.answer_at_once(place, |client| client.session.done(cookie)),
+            Request::Cache { cookie, .. } => self.answer_at_once(place, |session| session.done(cookie)),
             Request::Disconnect => self.leave(place),
         }
     }
 
-    fn answer_at_once(&mut self, place: usize, reply: impl Fn(&Client) -> crate::export::nbd::Reply) {
-        let Some(client) = &self.clients[place] else { return };
-        let reply = reply(client);
+    fn answer_at_once(&mut self, place: usize, reply: impl Fn(&Session) -> crate::export::nbd::Reply) {
+        let Some(Client { talk: Talk::Nbd(session), .. }) = &self.clients[place] else { return };
+        let reply = reply(session);
         self.send_to_client(place, &reply, None);
     }
 
     /// All of it counts as data, which is always true enough.
     fn block_status(&mut self, place: usize, cookie: u64, length: u32, one: bool) {
-        let Some(client) = &self.clients[place] else { return };
+        let Some(Client { talk: Talk::Nbd(session), .. }) = &self.clients[place] else { return };
         let mut out = Vec::new();
         let extent = Extent { length: u64::from(length), is_hole: false, is_zero: false };
-        client.session.block_status(cookie, length, one, [extent], &mut out);
+        session.block_status(cookie, length, one, [extent], &mut out);
         self.send_to_client(place, &out, None);
     }
 
@@ -118,7 +165,7 @@ impl Engine {
         self.clients[place].as_ref().is_some_and(|client| self.volumes[client.volume].is_slow_to_zero)
     }
 
-    fn leave(&mut self, place: usize) {
+    pub(super) fn leave(&mut self, place: usize) {
         let Some(client) = &mut self.clients[place] else { return };
         client.leaving = true;
         if client.open == 0 {
@@ -126,7 +173,7 @@ impl Engine {
         }
     }
 
-    fn read(&mut self, place: usize, deed: usize, offset: u64, end: u64) {
+    pub(super) fn read(&mut self, place: usize, deed: usize, offset: u64, end: u64) {
         let (mut at, mut piece) = (offset, 0);
         while at < end {
             let span = piece_from(at, end);
@@ -138,7 +185,7 @@ impl Engine {
     }
 
     /// Whole blocks become zeroes; what does not fill its blocks is written.
-    fn zeroes(&mut self, place: usize, deed: usize, (start, end): (u64, u64), punch: bool, fua: bool) {
+    pub(super) fn zeroes(&mut self, place: usize, deed: usize, (start, end): (u64, u64), punch: bool, fua: bool) {
         let mut at = start;
         while at < end {
             let span = piece_from(at, end);
@@ -164,58 +211,107 @@ impl Engine {
         }
     }
 
-    /// The next piece of a write's payload, if it is there.
+    /// Its payload comes next, or is asked for.
+    pub(super) fn write_begins(&mut self, place: usize, deed: usize, offset: u64, left: usize, fua: bool) {
+        let Some(client) = &mut self.clients[place] else { return };
+        client.writes += 1;
+        client.deeds[deed].write = Some(Writing { offset, left, fua, buffer: None, have: 0 });
+    }
+
+    /// What there is of the payload that is due goes to where it shall stay.
     pub(super) fn take_payload(&mut self, place: usize) -> bool {
-        let Some(Client { write: Some(write), inbox, session, volume, .. }) = &mut self.clients[place] else {
-            return false;
-        };
+        let Some(Client { payload: Some(payload), deeds, inbox, .. }) = &mut self.clients[place] else { return false };
+        let deed = payload.deed;
+        let Some(write) = &mut deeds[deed].write else { return false };
         if write.buffer.is_none() {
             write.buffer = self.pool.take(write.piece_bytes());
         }
         let Some(buffer) = &mut write.buffer else { return false };
-        write.have += inbox.move_to(&mut buffer[write.have..]);
-        if write.have < buffer.len() {
-            return false;
+        let room = (buffer.len() - write.have).min(payload.left);
+        let count = inbox.move_to(&mut buffer[write.have..write.have + room]);
+        write.have += count;
+        payload.left -= count;
+        let is_full = write.have == buffer.len();
+        if count > 0 {
+            self.payload_came(place, count);
         }
+        if is_full {
+            self.piece_is_full(place, deed);
+        }
+        count > 0 || is_full
+    }
+
+    /// As much as there is, from memory.
+    pub(super) fn put_payload(&mut self, place: usize, deed: usize, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let Some(client) = &mut self.clients[place] else { return };
+            let Some(write) = &mut client.deeds[deed].write else { return };
+            let piece_bytes = write.piece_bytes();
+            let buffer = write.buffer.get_or_insert_with(|| self.pool.take_or_grow(piece_bytes));
+            let count = bytes.len().min(buffer.len() - write.have);
+            buffer[write.have..write.have + count].copy_from_slice(&bytes[..count]);
+            write.have += count;
+            bytes = &bytes[count..];
+            if write.have == buffer.len() {
+                self.piece_is_full(place, deed);
+            }
+        }
+    }
+
+    /// A piece of a write is whole: the volume is asked for it.
+    pub(super) fn piece_is_full(&mut self, place: usize, deed: usize) {
+        let Some(client) = &mut self.clients[place] else { return };
+        let Some(write) = &mut client.deeds[deed].write else { return };
         let slice = write.buffer.take().expect("it is there").share();
         let bytes = slice.len();
-        let is_whole = session.payload_received(u32::try_from(bytes).expect("at most 1 MiB"));
-        let (offset, deed, durable) = (write.offset, write.deed, write.fua);
+        let (offset, durable) = (write.offset, write.fua);
         (write.offset, write.left, write.have) = (offset + bytes as u64, write.left - bytes, 0);
+        let is_whole = write.left == 0;
+        if is_whole {
+            client.deeds[deed].write = None;
+            client.writes -= 1;
+        }
         let span = piece_from(offset, offset + bytes as u64);
         let (skip, _) = within(span, offset, offset + bytes as u64);
-        let volume = &mut self.volumes[*volume];
+        let volume = &mut self.volumes[client.volume];
         let ask = if skip == 0 && bytes as u64 == bytes_of(span) {
             Ask::Write { span, content: Content::Data(volume.hold(Held::whole(slice))), durable }
         } else {
             Ask::WritePart { span, payload: volume.hold(Held::part(slice, skip)), durable }
         };
-        if is_whole && let Some(client) = &mut self.clients[place] {
-            client.write = None;
-        }
         self.piece(place, deed, (0, 0, 0), ask);
         if is_whole {
             self.deed_is_whole(place, deed);
         }
-        true
     }
 
-    fn deed(&mut self, place: usize, cookie: u64, read: Option<(u64, u32)>, bytes: usize) -> usize {
+    pub(super) fn deed(&mut self, place: usize, cookie: u64, read: Option<(u64, u32)>, bytes: usize) -> usize {
         let client = self.clients[place].as_mut().expect("it has just asked");
         client.open += 1;
         client.bytes += bytes;
         self.client_bytes += bytes;
+        let deed = |pieces: Vec<(u32, Slice)>| Deed {
+            cookie,
+            read,
+            write: None,
+            bytes,
+            left: 0,
+            whole: false,
+            failure: None,
+            pieces,
+            then: Then::Answer,
+            differs: None,
+        };
         let Some(number) = client.free.pop() else {
-            let pieces = Vec::new();
-            client.deeds.push(Deed { cookie, read, bytes, left: 0, whole: false, failure: None, pieces });
+            client.deeds.push(deed(Vec::new()));
             return client.deeds.len() - 1;
         };
         let pieces = std::mem::take(&mut client.deeds[number].pieces);
-        client.deeds[number] = Deed { cookie, read, bytes, left: 0, whole: false, failure: None, pieces };
+        client.deeds[number] = deed(pieces);
         number
     }
 
-    fn piece(&mut self, place: usize, deed: usize, (piece, skip, bytes): (u32, usize, usize), ask: Ask) {
+    pub(super) fn piece(&mut self, place: usize, deed: usize, (piece, skip, bytes): (u32, usize, usize), ask: Ask) {
         let Some(client) = &mut self.clients[place] else { return };
         client.deeds[deed].left += 1;
         let asked = Asked { client: place, serial: client.serial, deed, piece, skip, bytes };
@@ -223,7 +319,7 @@ impl Engine {
         self.ask(volume, asked, ask);
     }
 
-    fn deed_is_whole(&mut self, place: usize, deed: usize) {
+    pub(super) fn deed_is_whole(&mut self, place: usize, deed: usize) {
         let Some(client) = &mut self.clients[place] else { return };
         client.deeds[deed].whole = true;
         self.answer_when_done(place, deed);
@@ -249,13 +345,20 @@ impl Engine {
         self.answer_when_done(asked.client, asked.deed);
     }
 
-    fn answer_when_done(&mut self, place: usize, number: usize) {
+    pub(super) fn answer_when_done(&mut self, place: usize, number: usize) {
         let Some(client) = &mut self.clients[place] else { return };
-        let Client { deeds, session, .. } = client;
+        let Client { deeds, talk, .. } = client;
         let deed = &mut deeds[number];
         if !deed.whole || deed.left > 0 {
             return;
         }
+        let session = match talk {
+            Talk::Nbd(session) => session,
+            Talk::Iscsi(id) => {
+                let id = *id;
+                return self.answer_initiator(place, id, number);
+            }
+        };
         let reply = match (deed.failure, deed.read) {
             // Another node serves now, or soon: the client finds it when it connects anew.
             (Some(Refused::NotPrimary { .. }), _) => return self.close_client(place),
@@ -271,14 +374,7 @@ impl Engine {
             (None, None) => session.done(deed.cookie),
         };
         let has_failed = deed.failure.is_some();
-        let mut pieces = std::mem::take(&mut deed.pieces);
-        let bytes = std::mem::take(&mut deed.bytes);
-        client.open -= 1;
-        client.bytes -= bytes;
-        client.free.push(number);
-        let is_last = client.leaving && client.open == 0;
-        self.client_bytes -= bytes;
-        pieces.sort_unstable_by_key(|(number, _)| *number);
+        let (mut pieces, is_last) = self.deed_is_over(place, number);
         let mut bodies = pieces.drain(..).map(|(_, slice)| slice).filter(|_| !has_failed);
         self.send_to_client(place, &reply, bodies.next());
         for body in bodies {
@@ -290,6 +386,34 @@ impl Engine {
         if is_last {
             self.forget_client(place);
         }
+    }
+
+    /// Its number is free. What was read for it, in order; and whether its client, which leaves, waits for nothing more.
+    pub(super) fn deed_is_over(&mut self, place: usize, number: usize) -> (Vec<(u32, Slice)>, bool) {
+        let client = self.clients[place].as_mut().expect("whose deed it is");
+        let deed = &mut client.deeds[number];
+        let mut pieces = std::mem::take(&mut deed.pieces);
+        let bytes = std::mem::take(&mut deed.bytes);
+        deed.cookie = NOBODYS;
+        client.open -= 1;
+        client.bytes -= bytes;
+        client.free.push(number);
+        self.client_bytes -= bytes;
+        pieces.sort_unstable_by_key(|(number, _)| *number);
+        (pieces, client.leaving && client.open == 0)
+    }
+
+    /// A partial write found something else than it was to find.
+    pub(in super::super) fn differs(&mut self, owner: Owner, at: u64) {
+        if let Some(client) = self.client(owner.client, owner.serial) {
+            client.deeds[owner.deed].differs = Some(at);
+        }
+    }
+
+    /// Whose a piece of this deed will be.
+    pub(super) fn owner(&self, place: usize, deed: usize) -> Owner {
+        let serial = self.clients[place].as_ref().map_or(0, |client| client.serial);
+        Owner { client: place, serial, deed }
     }
 }
 
@@ -303,7 +427,7 @@ impl Writing {
 }
 
 /// The longest piece from here: the rest of a block that is begun, whole blocks, or the beginning of the last one.
-fn piece_from(at: u64, end: u64) -> Span {
+pub(super) fn piece_from(at: u64, end: u64) -> Span {
     let block = u64::from(BLOCK_BYTES);
     let first = at / block;
     let whole_end = end / block;
@@ -315,7 +439,7 @@ fn piece_from(at: u64, end: u64) -> Span {
 }
 
 /// Where in the span the bytes from `at` to `end` lie: how far in, and how many.
-fn within(span: Span, at: u64, end: u64) -> (usize, usize) {
+pub(super) fn within(span: Span, at: u64, end: u64) -> (usize, usize) {
     let start = offset_of(span);
     let last = (start + bytes_of(span)).min(end);
     let as_usize = |bytes: u64| usize::try_from(bytes).expect("a piece fits into memory");
