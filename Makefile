@@ -8,7 +8,7 @@ RELEASE := cargo build --release --quiet -p tandem-ha -p tandem
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .DEFAULT_GOAL := help
-.PHONY: help demo drills sim sim-volume model fuzz test check cloud-test torture-volume bench-failover bench-client bench-volume recordings tools fmt
+.PHONY: help demo drills sim sim-volume model fuzz test check cloud-test torture-volume conformance-iscsi bench-failover bench-client bench-volume recordings tools fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ drills: ## every story of the demo and kill -9 of tandem-ha, on a real OpenStack
 	$(RELEASE)
 	@$(FAILOVER) drills
 
+conformance-iscsi: tools ## libiscsi's iscsi-test-cu against a replicated volume -> target/conformance/iscsi.json
+	@cargo build --release --quiet -p system-tests --bin conformance-iscsi --bin tandem-node-under-test --bin tandem-under-test
+	@target/release/conformance-iscsi
+
 bench-failover: ## by hand, Tandem, Masakari: 75 minutes -> target/bench/failover.json; BENCH=--quick is shorter
 	$(RELEASE)
 	@$(FAILOVER) bench $(BENCH)
@@ -81,7 +85,15 @@ tools: $(PYTHON_TOOLS)/ruff ## what lints and runs tests, where it is missing
 	@test -x target/etcd/usr/bin/etcd || { mkdir -p target/etcd && cd target/etcd && apt-get download -qq etcd-server && dpkg -x etcd-server_*.deb . ; }
 	@command -v qemu-io >/dev/null || apt-get install -y -qq --no-install-recommends qemu-utils
 	@command -v nbdsh >/dev/null || apt-get install -y -qq --no-install-recommends libnbd-bin python3-libnbd
+	@command -v iscsi-test-cu >/dev/null || apt-get install -y -qq --no-install-recommends libiscsi-bin
+	@test -x target/qemu/usr/bin/qemu-io || $(MAKE) --no-print-directory target/qemu/usr/bin/qemu-io
 	@command -v mkfs.xfs >/dev/null || apt-get install -y -qq --no-install-recommends xfsprogs
+
+# QEMU's tools with its driver for iSCSI, of one version: unpacked, not installed.
+target/qemu/usr/bin/qemu-io:
+	mkdir -p target/qemu
+	cd target/qemu && apt-get download -qq qemu-block-extra qemu-utils=$$(apt-cache show --no-all-versions qemu-block-extra | awk '/^Version:/ {print $$2}')
+	cd target/qemu && for deb in *.deb; do dpkg -x $$deb . || exit; done
 
 $(PYTHON_TOOLS)/ruff:
 	@python3 -c 'import ensurepip' 2>/dev/null || apt-get install -y -qq --no-install-recommends python3-venv

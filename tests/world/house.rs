@@ -121,11 +121,11 @@ impl House {
     fn config_of_node(&self, name: &str) -> String {
         let others = NODES.iter().filter(|other| **other != name).map(|other| {
             let at = self.address(other);
-            format!("[nodes.{other}]\npeers = \"{at}:15871\"\nrest = \"https://{at}:15870\"\n")
+            format!("[nodes.{other}]\npeers = \"{at}:15871\"\nrest = \"https://{at}:15870\"\niscsi = \"{at}:3260\"\n")
         });
         format!(
             "control_socket = \"{}\"\n[node]\nname = \"{name}\"\n[listen]\nrest = \"{at}:15870\"\npeers = \"{at}:15871\"\n\
-             nbd = \"{at}:10809\"\n{}[pools.default]\npath = \"{}\"\n{}[arbiter]\nurl = \"https://{}:15872\"\nname = \"{ARBITER}\"\n",
+             nbd = \"{at}:10809\"\niscsi = \"{at}:3260\"\n{}[pools.default]\npath = \"{}\"\n{}[arbiter]\nurl = \"https://{}:15872\"\nname = \"{ARBITER}\"\n",
             self.control_socket(name).display(),
             self.tls(name),
             self.pool(name).display(),
@@ -227,6 +227,11 @@ impl House {
     pub fn json(&self, words: &[&str]) -> Result<Value> {
         let out = self.done(words)?;
         serde_json::from_str(&out).with_context(|| format!("tandem {words:?} printed no JSON: {out}"))
+    }
+
+    /// An attachment for an initiator: what the node answered, secrets and all.
+    pub fn attach(&self, volume: &str, host: &str, initiator: &str) -> Result<Value> {
+        self.json(&["volume", "attach", volume, "--host", host, "--initiator", initiator, "--json"])
     }
 
     pub fn volume(&self, name: &str) -> Result<Value> {

@@ -9,6 +9,7 @@ pub mod disks;
 pub mod history;
 pub mod house;
 pub mod http;
+pub mod initiators;
 pub mod machine;
 pub mod nbd;
 pub mod openstack;
