@@ -26,7 +26,7 @@ sim-volume: ## simulated volumes on bad days, judged; SEEDS=20000 of them, or th
 model: ## the membership rules, state by state: SETTING=name, LIMIT=20 minutes at most; without, the names
 	@SETTING=$(SETTING) LIMIT=$(LIMIT) cargo run --release --quiet -p replication --example check-model
 
-fuzz: ## bytes of strangers, bent by libFuzzer (needs g++): TARGET=peer|nbd|metadata, MINUTES=60 each
+fuzz: ## bytes of strangers, bent by libFuzzer (needs g++): TARGET=peer|nbd|metadata|login|session|cdb, MINUTES=60 each
 	@drbd-backend/fuzz/run "$(TARGET)" "$(MINUTES)"
 
 torture-volume: ## real nodes on disks that lose their caches, killed, cut off, paused (root): CYCLES=200, SEED=n, FROM=cycle -> target/torture/volume.json
@@ -88,6 +88,7 @@ tools: $(PYTHON_TOOLS)/ruff ## what lints and runs tests, where it is missing
 	@command -v iscsi-test-cu >/dev/null || apt-get install -y -qq --no-install-recommends libiscsi-bin
 	@test -x target/qemu/usr/bin/qemu-io || $(MAKE) --no-print-directory target/qemu/usr/bin/qemu-io
 	@command -v mkfs.xfs >/dev/null || apt-get install -y -qq --no-install-recommends xfsprogs
+	@command -v nft >/dev/null || apt-get install -y -qq --no-install-recommends nftables
 
 # QEMU's tools with its driver for iSCSI, of one version: unpacked, not installed.
 target/qemu/usr/bin/qemu-io:
