@@ -1,8 +1,11 @@
 //! Every file that `make fuzz` has kept, through the functions that it bends bytes for.
 
+mod cdb;
+mod login;
 mod metadata;
 mod nbd;
 mod peer;
+mod session;
 
 use std::path::Path;
 
@@ -33,4 +36,19 @@ fn what_clients_send_is_refused_or_understood() {
 #[test]
 fn what_lies_on_disk_is_refused_or_understood() {
     each_file_of("metadata", metadata::take);
+}
+
+#[test]
+fn what_initiators_send_before_their_session_is_refused_or_understood() {
+    each_file_of("login", login::take);
+}
+
+#[test]
+fn what_initiators_send_is_refused_or_understood() {
+    each_file_of("session", session::take);
+}
+
+#[test]
+fn what_initiators_command_is_refused_or_understood() {
+    each_file_of("cdb", cdb::take);
 }
