@@ -161,6 +161,7 @@ async fn farewell(state: &State) {
                 }
             }
             if node.look(volume).await.is_some() {
+                node.ask_to_log_out(volume).await;
                 node.close(volume).await;
             }
         });

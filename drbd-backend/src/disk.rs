@@ -36,7 +36,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 pub use device::{Buffer, Buffers, Slice};
 pub use file::{DiskFile, FileError};
-pub use ring::{Engine, EngineKind, Options, Ring, Waker};
+pub use ring::{Backlog, Engine, EngineKind, Options, Ring, Waker};
 pub use socket::Socket;
 
 /// The longest head of a message: it lies in the operation itself.

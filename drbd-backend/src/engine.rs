@@ -32,7 +32,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::disk::{Completion, Options, Ring, Waker, boottime_ns};
 use crate::export::nbd::Session;
 
-use client::{Client, Reserving};
+pub use client::LOG_OUT_WITHIN_S;
+use client::{Client, Patrol, Reserving};
 use link::LinkState;
 pub use pool::Pool;
 use volume::Volume;
@@ -105,6 +106,10 @@ pub enum Command {
         version: u64,
         clients: Vec<u32>,
     },
+    /// Its initiators are asked to log out: this node is about to go.
+    Farewell {
+        volume: VolumeId,
+    },
     Look {
         volume: VolumeId,
         done: oneshot::Sender<Option<Seen>>,
@@ -122,8 +127,9 @@ pub struct Life(u64);
 pub struct Seen {
     pub status: Status,
     pub control: Control,
-    /// NBD clients that have it open.
+    /// Clients that have it open, and those of them that are iSCSI initiators.
     pub clients: usize,
+    pub initiators: usize,
 }
 
 /// What the engine asks of other threads.
@@ -247,6 +253,9 @@ struct Engine {
     served: Vec<usize>,
     /// What the requests of all clients need.
     client_bytes: usize,
+    /// How many clients are initiators, and when they are looked after.
+    initiators: usize,
+    patrol: Patrol,
     orders: HashMap<(usize, OrderId), Waits>,
     next_order: u32,
     completions: Vec<Completion>,
@@ -364,6 +373,8 @@ impl Engine {
             thirsty: Vec::new(),
             served: Vec::new(),
             client_bytes: 0,
+            initiators: 0,
+            patrol: Patrol::default(),
             orders: HashMap::new(),
             next_order: 0,
             completions: Vec::new(),
@@ -376,9 +387,10 @@ impl Engine {
 
     fn run(&mut self) {
         while !self.ended {
-            let until = self.volumes.each().filter_map(|(_, volume)| volume.replica.wake_at()).min();
+            let until = self.volumes.each().filter_map(|(_, volume)| volume.replica.wake_at()).map(|time| time.0).min();
+            let until = until.into_iter().chain(self.next_patrol()).min();
             let mut completions = std::mem::take(&mut self.completions);
-            match self.ring.wait(&mut completions, until.map(|time| time.0)) {
+            match self.ring.wait(&mut completions, until) {
                 Ok(true) => self.take_commands(),
                 Ok(false) => {}
                 Err(error) => {
@@ -391,6 +403,7 @@ impl Engine {
             }
             self.completions = completions;
             self.wake();
+            self.patrol_when_due();
             self.look_at_targets();
             self.serve_the_thirsty();
             self.let_go_of_the_closed();
@@ -432,6 +445,7 @@ impl Engine {
             Command::HostsFenced { volume, version, clients } => {
                 self.tell_by_id(volume, Event::HostsFenced { version, clients });
             }
+            Command::Farewell { volume } => self.ask_all_to_log_out(volume),
             Command::Look { volume, done } => drop(done.send(self.look(volume))),
             Command::End => self.ended = true,
         }
@@ -465,8 +479,13 @@ impl Engine {
         Some(Seen {
             status: replica.status(Time(boottime_ns())),
             control: replica.control().clone(),
-            clients: self.clients.iter().flatten().filter(|client| client.volume == index).count(),
+            clients: self.clients_of(index).count(),
+            initiators: self.clients_of(index).filter(|client| client.is_initiator()).count(),
         })
+    }
+
+    fn clients_of(&self, index: usize) -> impl Iterator<Item = &Client> {
+        self.clients.iter().flatten().filter(move |client| client.volume == index)
     }
 
     fn tell_by_id(&mut self, volume: VolumeId, event: Event) {

@@ -17,3 +17,4 @@ pub mod export;
 pub mod fences;
 pub mod identity;
 pub mod node;
+mod seldom;

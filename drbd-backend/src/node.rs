@@ -18,18 +18,21 @@ use replication::{
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::arbiter::Register;
 use crate::disk::Options;
-use crate::engine::{self, Command, Files, Handle, Seen, VolumeError};
+use crate::engine::{self, Command, Files, Handle, LOG_OUT_WITHIN_S, Seen, VolumeError};
 use crate::export::door::Door;
 use crate::export::iscsi::portal;
 use crate::identity::{Credentials, Name};
 
 /// How long a replica may take to answer everything, to flush and to mark its metadata clean before it is closed as it is.
 const FAREWELL: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether initiators have logged out.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What replicas have said that nobody has read yet: a reader that is slower misses some.
 const UNREAD: usize = 1024;
@@ -300,6 +303,15 @@ impl Node {
             known.dialing.lock().unwrap_or_else(PoisonError::into_inner).push(dialing.abort_handle());
         }
         Ok(())
+    }
+
+    /// Asks a volume's initiators to log out, and waits for them as long as they were given.
+    pub async fn ask_to_log_out(&self, volume: VolumeId) {
+        self.handle.tell(Command::Farewell { volume });
+        let until = Instant::now() + Duration::from_secs(u64::from(LOG_OUT_WITHIN_S));
+        while self.look(volume).await.is_some_and(|seen| seen.initiators > 0) && Instant::now() < until {
+            sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Shuts a volume's replica down and lets its files go. One that cannot come to an end in 10 s is closed as after a crash.

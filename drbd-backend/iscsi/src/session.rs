@@ -85,8 +85,6 @@ pub enum Broken {
     HeaderDigest,
     #[error("it sent {bytes} bytes of data in one PDU, where {most} were agreed on")]
     Segment { bytes: u32, most: u32 },
-    #[error("opcode {0:#04x} with data")]
-    Opcode(u8),
     #[error("command {came} came before {expected}")]
     OutOfOrder { came: u32, expected: u32 },
     #[error("its data does not fit its command: {0}")]
@@ -913,7 +911,11 @@ impl Session {
             Outcome::Differs { at } => self.fail(place, sense(Key::Miscompare, code::MISCOMPARE).with(*at), unit, out),
             Outcome::Full => self.end(place, TASK_SET_FULL, None, out),
             Outcome::Moving => self.fail(place, sense(Key::NotReady, code::TRANSITIONING), unit, out),
-            Outcome::Failed => self.fail(place, sense(Key::MediumError, code::WRITE_ERROR), unit, out),
+            Outcome::Failed => {
+                let code =
+                    if self.task(place).expected_in > 0 { code::UNRECOVERED_READ_ERROR } else { code::WRITE_ERROR };
+                self.fail(place, sense(Key::MediumError, code), unit, out);
+            }
             Outcome::Dropped | Outcome::Revoked => {
                 self.fail(place, sense(Key::AbortedCommand, code::NOTHING), unit, out);
             }

@@ -26,6 +26,8 @@ pub enum Failure {
     OutOfRange,
     /// The only disk that is left failed.
     Io,
+    /// It was [withdrawn](crate::Event::Withdrawn) in time: it did nothing, and never will.
+    Withdrawn,
 }
 
 /// Why an order was not carried out.

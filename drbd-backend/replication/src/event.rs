@@ -120,6 +120,11 @@ pub enum Event {
         client: u32,
         ask: Ask,
     },
+    /// Its client waits no longer. What has not begun is answered with [`Failure::Withdrawn`](crate::Failure::Withdrawn), and reads and flushes at any time;
+    /// what has begun is answered when it is done, as if nobody had said anything.
+    Withdrawn {
+        request: Request,
+    },
     /// A partial write's blocks with its bytes in them.
     Merged {
         job: Job,

@@ -190,6 +190,7 @@ impl Replica {
         }
         match event {
             Event::Asked { request, client, ask } => self.asked_for(request, client, ask, cx),
+            Event::Withdrawn { request } => self.withdraw(request, cx),
             Event::Merged { job, result } => self.merged(job, result, cx),
             Event::Stored { job, result } => self.stored(job, result, cx),
             Event::Loaded { job, result } => self.loaded(job, result, cx),

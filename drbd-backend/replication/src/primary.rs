@@ -199,6 +199,35 @@ impl Replica {
         }
     }
 
+    /// Nobody waits for this request any more: it need not be begun.
+    pub(crate) fn withdraw(&mut self, request: Request, cx: &mut Cx<'_>) {
+        let failure = Failure::Withdrawn;
+        if let Some(index) = self.held.iter().position(|held| held.request == request) {
+            let held = self.held.remove(index).expect("it was just found");
+            return Self::refuse(request, held.ask, failure, cx);
+        }
+        let is_its = |kind: Kind| kind.request().is_some_and(|(of, _)| of == request);
+        if let Some(place) = self.table.find(|entry| is_its(entry.kind)) {
+            let entry = self.table.get(place);
+            let has_begun = entry.stage != Stage::Waiting || entry.seq != Seq(0);
+            let is_read = matches!(entry.kind, Kind::Read { .. });
+            if !has_begun || is_read && entry.stage == Stage::Stored {
+                cx.out.push(Effect::Answer { request, answer: Answer::Failed(failure) });
+                self.entry_over(place, cx);
+            }
+            return;
+        }
+        let Some(primary) = self.primary_mut() else { return };
+        let runs = primary.flush.as_mut().map(|run| &mut run.requests).into_iter().chain([&mut primary.flush_next]);
+        for requests in runs {
+            let before = requests.len();
+            requests.retain(|(of, _)| *of != request);
+            if requests.len() < before {
+                return cx.out.push(Effect::Answer { request, answer: Answer::Failed(failure) });
+            }
+        }
+    }
+
     fn why_not(&self, client: u32, ask: Ask) -> Option<Failure> {
         let span = match ask {
             Ask::Flush => None,

@@ -396,6 +396,26 @@ fn a_peer_that_is_lost_is_dropped_and_gets_what_it_missed_when_it_is_back() {
 }
 
 #[test]
+fn what_has_not_begun_may_be_withdrawn_and_what_has_is_done_all_the_same() {
+    let mut world = World::new(2);
+    world.promotes(0);
+    world.writes(0, 0, &[1]);
+    let begun = world.write(0, 0, &[2]);
+    world.kill(1);
+    let held = world.write(0, 1, &[3]);
+    let flush = world.ask(0, |_| Ask::Flush);
+    for request in [begun, held, flush] {
+        world.tell(0, Event::Withdrawn { request });
+    }
+    assert_eq!(world.answers.get(&begun), None);
+    assert_eq!([&world.answers[&held], &world.answers[&flush]], [&Answer::Failed(Failure::Withdrawn); 2]);
+    world.run(SECOND);
+    assert_eq!(world.answers.get(&begun), Some(&Answer::Done), "{:#?}", world.story);
+    assert_eq!(world.reads(0, 0, 2), [2, 0]);
+    world.no_payload_is_left();
+}
+
+#[test]
 fn the_survivor_of_a_primary_takes_over_and_the_old_one_comes_back_by_resync() {
     let mut world = World::new(2);
     world.promotes(0);

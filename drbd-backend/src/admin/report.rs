@@ -170,7 +170,7 @@ async fn report(state: &State, entry: Entry) -> Report {
 
 impl ReplicaReport {
     fn of(uuid: Uuid, definition: Option<&Definition>, seen: &Seen) -> Self {
-        let Seen { status, control, clients } = seen;
+        let Seen { status, control, clients, .. } = seen;
         Self {
             role: status.role.into(),
             disk: status.disk.into(),

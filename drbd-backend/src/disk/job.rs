@@ -195,6 +195,11 @@ impl Train {
         self.parcels.len()
     }
 
+    /// What is still to be sent, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.parcels.iter().map(Parcel::len).sum::<usize>() - self.sent
+    }
+
     /// What is still to be sent, the first [`MAX_PIECES`] pieces of it.
     pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let mut skip = self.sent;

@@ -90,8 +90,16 @@ enum Ready {
 struct Lane {
     is_under_way: bool,
     waiting: Option<Train>,
-    /// Sends that are not out entirely, in both.
-    unsent: usize,
+    backlog: Backlog,
+}
+
+/// What is not out yet of what a socket is to send, and how many bytes ever were.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Those that have begun included.
+    pub sends: usize,
+    pub bytes: usize,
+    pub sent: u64,
 }
 
 /// Ends the wait of a [`Ring`] from another thread. Clones wake the same one.
@@ -209,18 +217,20 @@ impl Ring {
         for lane in 0..self.lanes.len() {
             let train = self.lanes[lane].waiting.as_mut();
             if let Some(parcel) = train.and_then(|train| train.remove(token)) {
-                self.lanes[lane].unsent -= 1;
+                let backlog = &mut self.lanes[lane].backlog;
+                backlog.sends -= 1;
+                backlog.bytes -= parcel.len();
                 self.completed.push(told(parcel.token, Err(Failure::Cancelled)));
             }
         }
         self.driver.cancel(Which::Token(token));
     }
 
-    /// How many sends on that socket are not out entirely: those of somebody who does not receive pile up.
+    /// How far the sends on that socket are: those to somebody who does not receive pile up.
     #[must_use]
-    pub fn unsent(&self, socket: &Socket) -> usize {
+    pub fn backlog(&self, socket: &Socket) -> Backlog {
         let lane = usize::try_from(socket.raw()).ok().and_then(|number| self.lanes.get(number));
-        lane.map_or(0, |lane| lane.unsent)
+        lane.map(|lane| lane.backlog).unwrap_or_default()
     }
 
     /// Ends everything on that socket, sends that have begun included: it is of no use any more. Each completes soon.
@@ -287,7 +297,8 @@ impl Ring {
     fn enqueue(&mut self, socket: &Socket, parcel: Parcel) {
         let number = self.lane_of(socket);
         let lane = &mut self.lanes[number];
-        lane.unsent += 1;
+        lane.backlog.sends += 1;
+        lane.backlog.bytes += parcel.len();
         if lane.waiting.is_none() && !lane.is_under_way {
             self.ready.push_back(Ready::Lane(number));
         }
@@ -365,7 +376,12 @@ impl Ring {
         };
         let (out, socket) = (before - train.len(), train.socket.clone());
         let number = self.lane_of(&socket);
-        self.lanes[number].unsent -= out;
+        let backlog = &mut self.lanes[number].backlog;
+        backlog.sends -= out;
+        if let Ok(sent) = result {
+            backlog.bytes -= sent;
+            backlog.sent += sent as u64;
+        }
         if failure.is_none() && out < before {
             return self.go_on(job);
         }
@@ -385,7 +401,9 @@ impl Ring {
     /// The train is empty, or what is left in it fails.
     fn end(&mut self, mut train: Train, failure: Failure) {
         let lane = self.lane_of(&train.socket);
-        self.lanes[lane].unsent -= train.len();
+        let backlog = &mut self.lanes[lane].backlog;
+        backlog.sends -= train.len();
+        backlog.bytes -= train.bytes();
         self.completed.extend(train.drain().map(|parcel| told(parcel.token, Err(failure))));
         self.spare_trains.push(train.into_parcels());
     }

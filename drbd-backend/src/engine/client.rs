@@ -5,6 +5,7 @@
 //! while it, or all clients together, have as much under way as they may.
 
 mod initiator;
+mod patrol;
 mod requests;
 
 use std::os::fd::OwnedFd;
@@ -15,14 +16,19 @@ use replication::VolumeId;
 
 use super::inbox::{DIRECT_BYTES, INBOX_BYTES, Inbox, ROUNDS};
 use super::{Engine, Token};
-use crate::disk::{Completion, Failure, HEAD_BYTES as INLINE_BYTES, Head, Operation, Slice, Socket};
+use crate::disk::{Backlog, Completion, Failure, HEAD_BYTES as INLINE_BYTES, Head, Operation, Slice, Socket};
 use crate::export::nbd::Session;
 pub(super) use initiator::Reserving;
+pub use patrol::LOG_OUT_WITHIN_S;
+pub(super) use patrol::Patrol;
 use requests::Deed;
 pub(super) use requests::{Asked, Owner};
 
 /// Requests of one client that are not answered, or answers that it does not receive.
 const MOST_REQUESTS: usize = 256;
+
+/// A client that leaves as much unreceived, in bytes, is not heard: as much as the longest command of iSCSI transfers.
+const MOST_UNSENT_BYTES: usize = 4 << 20;
 
 /// What the reads and writes of all clients under way may need together, and one request more.
 const MOST_BYTES: usize = 24 << 20;
@@ -46,6 +52,7 @@ pub(super) struct Client {
     /// Writes whose payload is not whole.
     writes: usize,
     receiving: bool,
+    watched: patrol::Watched,
     thirsty: bool,
     /// It asks for nothing more, and goes when it has its answers.
     leaving: bool,
@@ -93,6 +100,7 @@ impl Engine {
             open: 0,
             bytes: 0,
             receiving: false,
+            watched: patrol::Watched::default(),
             thirsty: false,
             leaving: false,
             closed: false,
@@ -122,7 +130,7 @@ impl Engine {
         if client.closed || client.leaving || client.receiving {
             return None;
         }
-        let is_heard = client.may_ask(self.client_bytes) && self.ring.unsent(&client.socket) < MOST_REQUESTS;
+        let is_heard = client.may_ask(self.client_bytes, self.ring.backlog(&client.socket));
         let operation = if is_heard || client.writes > 0 { client.receive() } else { None };
         let Some(operation) = operation else {
             self.is_thirsty(place);
@@ -177,6 +185,7 @@ impl Engine {
             Ok(count) if count > 0 && !client.closed => count,
             _ => return self.close_client(place),
         };
+        client.watched.was_heard();
         let buffer = completion.buffer.expect("every receive has a buffer");
         match client.payload.as_mut().filter(|payload| payload.is_direct) {
             Some(payload) => {
@@ -224,7 +233,7 @@ impl Engine {
         let Some(client) = self.clients[place].as_mut().filter(|client| !client.closed && !client.leaving) else {
             return false;
         };
-        let may_ask = client.may_ask(self.client_bytes);
+        let may_ask = client.may_ask(self.client_bytes, self.ring.backlog(&client.socket));
         match client.talk {
             _ if client.payload.is_some() => self.take_payload(place),
             // Data that was asked for comes between its commands.
@@ -280,6 +289,7 @@ impl Engine {
         if let Some(client) = self.clients[place].take() {
             self.client_bytes -= client.bytes;
             if let Talk::Iscsi(id) = client.talk {
+                self.initiators -= 1;
                 self.initiator_left(client.volume, id);
             }
         }
@@ -287,8 +297,13 @@ impl Engine {
 }
 
 impl Client {
-    fn may_ask(&self, bytes_of_all: usize) -> bool {
-        self.open < MOST_REQUESTS && bytes_of_all < MOST_BYTES
+    pub(super) fn is_initiator(&self) -> bool {
+        matches!(self.talk, Talk::Iscsi(_))
+    }
+
+    fn may_ask(&self, bytes_of_all: usize, backlog: Backlog) -> bool {
+        let takes_answers = backlog.sends < MOST_REQUESTS && backlog.bytes < MOST_UNSENT_BYTES;
+        self.open < MOST_REQUESTS && bytes_of_all < MOST_BYTES && takes_answers
     }
 
     /// `None` if there is no memory, or what came is not dealt with.

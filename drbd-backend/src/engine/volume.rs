@@ -247,6 +247,10 @@ impl<T> Slots<T> {
         u32::try_from(self.slots.len() - 1).expect("fewer than 2^32")
     }
 
+    pub(super) fn each(&self) -> impl Iterator<Item = (u32, &T)> {
+        (0..).zip(&self.slots).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
+    }
+
     pub(super) fn get(&self, number: u32) -> Option<&T> {
         self.slots.get(number as usize)?.as_ref()
     }

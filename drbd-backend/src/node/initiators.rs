@@ -15,6 +15,9 @@ use crate::engine::{Command, Handle, Seen};
 use crate::export::iscsi::portal::Targets;
 use crate::export::iscsi::{port_of, target_name, volume_of};
 
+/// Of one volume.
+const MOST_SESSIONS: usize = 1024;
+
 /// The volumes of this node, as initiators come for them.
 #[derive(Debug)]
 pub(super) struct Initiators {
@@ -44,6 +47,9 @@ impl Targets for Initiators {
         let volume = volume_of(target).ok_or_else(unknown)?;
         let seen = self.handle.look(volume).await.ok_or_else(unknown)?;
         let attachment = attachment_of(&seen, &claim.initiator).ok_or_else(unknown)?;
+        if seen.clients >= MOST_SESSIONS {
+            return Err((Status::OutOfResources, format!("{target} has {MOST_SESSIONS} sessions already")));
+        }
         let chap = attachment.chap.as_ref().map(|chap| Chap {
             name: chap.user.clone(),
             secret: chap.secret.0.clone().into_bytes(),

@@ -123,9 +123,10 @@ impl Unit {
 
 /// Extended INQUIRY data: task attributes, a volatile cache, unit attentions cleared with their I_T nexus.
 fn extended(data: &mut Vec<u8>) {
+    const SIMPLE_TASKS: u8 = 0x01;
     let start = data.len();
     data.resize(start + 60, 0);
-    data[start + 1] = 0x07;
+    data[start + 1] = SIMPLE_TASKS;
     data[start + 2] = 0x01;
     data[start + 3] = 0x01;
 }

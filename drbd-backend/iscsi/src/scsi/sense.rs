@@ -43,6 +43,7 @@ pub(crate) mod code {
     pub(crate) const STANDBY: u16 = 0x040b;
     pub(crate) const UNAVAILABLE: u16 = 0x040c;
     pub(crate) const WRITE_ERROR: u16 = 0x0c00;
+    pub(crate) const UNRECOVERED_READ_ERROR: u16 = 0x1100;
     pub(crate) const UNEXPECTED_DATA: u16 = 0x0c0c;
     pub(crate) const NOT_ENOUGH_DATA: u16 = 0x0c0d;
     pub(crate) const INVALID_OPCODE: u16 = 0x2000;

@@ -116,7 +116,7 @@ fn the_window_is_as_long_as_commands_are_open() {
     assert_eq!(it.begun.len(), 128, "one more is not heard");
     it.cmd_sn -= 1;
     let answers = it.done(&mut target, &Outcome::Failed);
-    assert_eq!(answers[0].sense(), (3, 0x0c00));
+    assert_eq!(answers[0].sense(), (3, 0x1100));
     it.command(&mut target, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0], 512, &[]);
     assert_eq!(it.begun.len(), 128);
 }

@@ -245,9 +245,14 @@ impl World {
 
     /// No answer: it asks another node.
     pub fn impatient(&mut self, client: usize, request: Request) {
-        if self.clients[client].waits_for == Some(request) {
-            self.clients[client].waits_for = None;
-            self.try_elsewhere(client, None);
+        if self.clients[client].waits_for != Some(request) {
+            return;
+        }
+        self.clients[client].waits_for = None;
+        self.try_elsewhere(client, None);
+        let asked = self.open.iter().find(|attempt| attempt.request == request).map(|attempt| attempt.node);
+        if let Some(node) = asked.filter(|node| self.withdraws && !self.nodes[*node].is_paused(self.now)) {
+            self.tell(node, Event::Withdrawn { request });
         }
     }
 
@@ -294,6 +299,7 @@ impl World {
                     self.judge.broken(self.now, Promise::Serves, what);
                 }
             }
+            (what, Answer::Failed(Failure::Withdrawn)) if what.writes() => self.judge_withdrawn(&attempt),
             (_, Answer::Failed(_)) => {}
             (_, answer) => {
                 let what = format!("{} answers {attempt} with {answer:?}", self.name(node));
@@ -328,7 +334,9 @@ impl World {
                 }
                 self.at(self.now + 20 * MS, Due::Client { client });
             }
-            Answer::Failed(Failure::Io | Failure::OutOfRange) => self.try_elsewhere(client, None),
+            Answer::Failed(Failure::Io | Failure::OutOfRange | Failure::Withdrawn) => {
+                self.try_elsewhere(client, None);
+            }
         }
     }
 

@@ -104,6 +104,13 @@ impl History {
         self.check(value)
     }
 
+    /// It did nothing, and never will.
+    pub fn withdrawn(&mut self, value: u32) -> Result<(), Wrong> {
+        let was_seen = self.find(value).is_some_and(|it| it.first_read_end != NEVER);
+        self.written.retain(|it| it.value != value);
+        if was_seen { Err(Wrong::Unknown) } else { Ok(()) }
+    }
+
     pub fn read(&mut self, value: u32, start: u64, end: u64) -> Result<(), Wrong> {
         let Some(it) = self.find(value) else { return Err(Wrong::Unknown) };
         if start > it.superseded {

@@ -133,6 +133,18 @@ impl World {
         }
     }
 
+    /// The core says that a write was never begun: from now on nobody may see it.
+    pub fn judge_withdrawn(&mut self, attempt: &Attempt) {
+        for index in self.blocks.within(attempt.span) {
+            for half in attempt.halves() {
+                if self.judge.histories[2 * index + half].withdrawn(attempt.value).is_err() {
+                    let what = format!("write {} is withdrawn, which was seen", attempt.value);
+                    self.judge.broken(self.now, Promise::NothingLost, what);
+                }
+            }
+        }
+    }
+
     /// Every in-sync replica has it, and durably where that is asked.
     fn judge_copies(&mut self, attempt: &Attempt, index: usize, half: usize, is_durable: bool) {
         for node in self.judge.record.in_sync().iter().map(Node::index) {

@@ -158,6 +158,8 @@ pub struct World {
     pub takes_over: bool,
     pub is_steady: bool,
     pub patience: u64,
+    /// Clients whose patience ends say so.
+    pub withdraws: bool,
 
     pub starts: u64,
     pub requests: u32,
@@ -227,6 +229,7 @@ impl World {
             takes_over: plan.takes_over,
             is_steady: plan.is_steady,
             patience: 1_200 * MS,
+            withdraws: seed.is_multiple_of(4),
             starts: 0,
             requests: 0,
             order_numbers: 0,

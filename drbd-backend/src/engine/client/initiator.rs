@@ -35,12 +35,17 @@ impl Engine {
             return;
         };
         let id = self.volumes[index].target().joined(logged_in, is_read_only);
+        self.initiators += 1;
         self.let_in(index, attachment, Talk::Iscsi(id), stream);
         self.target_events(index);
     }
 
     /// What the session made of what it was told is sent.
-    fn with_target<T>(&mut self, place: usize, tell: impl FnOnce(&mut iscsi::Target, &mut Vec<u8>) -> T) -> Option<T> {
+    pub(super) fn with_target<T>(
+        &mut self,
+        place: usize,
+        tell: impl FnOnce(&mut iscsi::Target, &mut Vec<u8>) -> T,
+    ) -> Option<T> {
         let volume = self.clients[place].as_ref()?.volume;
         let mut said = std::mem::take(&mut self.said);
         said.clear();
@@ -54,7 +59,7 @@ impl Engine {
     }
 
     /// What concerns other sessions.
-    fn target_events(&mut self, index: usize) {
+    pub(super) fn target_events(&mut self, index: usize) {
         while let Some(event) = self.volumes[index].target().event() {
             let (Event::Send { session, .. } | Event::Drop { session, .. } | Event::Close { session }) = &event;
             let is_its = |client: &super::Client| {
@@ -92,8 +97,7 @@ impl Engine {
         let (taken, step) = match received {
             Ok(received) => received,
             Err(why) => {
-                tracing::info!("an initiator is sent away: {why}");
-                self.close_client(place);
+                self.send_away(place, &why.to_string());
                 return false;
             }
         };
@@ -125,8 +129,7 @@ impl Engine {
     /// So many bytes of a payload were taken.
     pub(super) fn initiator_payload_came(&mut self, place: usize, id: SessionId, count: usize) {
         if let Some(Err(why)) = self.with_target(place, |target, out| target.payload(id, count, out)) {
-            tracing::info!("an initiator is sent away: {why}");
-            self.close_client(place);
+            self.send_away(place, &why.to_string());
         }
     }
 
@@ -135,7 +138,7 @@ impl Engine {
         client.deeds.iter().position(|deed| deed.cookie == u64::from(task.0))
     }
 
-    /// No more of a write's data comes. What is under way of it comes to its end.
+    /// No more of a write's data comes. What has begun of it comes to its end, and what has not never will.
     fn drop_deed(&mut self, place: usize, task: TaskId) {
         let Some(number) = self.deed_of(place, task) else { return };
         let Some(client) = &mut self.clients[place] else { return };
@@ -146,6 +149,7 @@ impl Engine {
             client.payload = client.payload.filter(|payload| payload.deed != number || payload.is_direct);
         }
         deed.then = Then::Drop;
+        self.withdraw(place, number);
         self.deed_is_whole(place, number);
     }
 
@@ -351,7 +355,7 @@ impl Engine {
         let (mut pieces, _) = self.deed_is_over(place, number);
         let outcome = match (failure, differs, &mut then) {
             (_, _, Then::Drop) => Outcome::Dropped,
-            (Some(Refused::NotPrimary { .. }), ..) => Outcome::Moving,
+            (Some(Refused::NotPrimary { .. } | Refused::Withdrawn), ..) => Outcome::Moving,
             (Some(Refused::Io), ..) => Outcome::Failed,
             (Some(Refused::Revoked | Refused::OutOfRange), ..) => Outcome::Revoked,
             (None, Some(at), _) => Outcome::Differs { at },
@@ -431,7 +435,7 @@ impl Engine {
 }
 
 /// The session of a client whose place another has taken.
-const NOBODY: SessionId = SessionId(u32::MAX);
+pub(super) const NOBODY: SessionId = SessionId(u32::MAX);
 
 fn compared(pieces: &[(u32, Slice)], data: &[u8]) -> Outcome {
     let there = pieces.iter().flat_map(|(_, slice)| slice.iter());

@@ -29,6 +29,8 @@ pub(super) struct Deed {
     pub(super) then: Then,
     /// What was there is not what was to be there, from this byte on.
     pub(super) differs: Option<u64>,
+    /// So long it has been open.
+    pub(super) seconds: u8,
 }
 
 /// What becomes of a deed whose pieces are answered.
@@ -59,7 +61,7 @@ pub(super) struct Writing {
 }
 
 /// The cookie of a deed that is over, as far as iSCSI's tasks go.
-const NOBODYS: u64 = u64::MAX;
+pub(super) const NOBODYS: u64 = u64::MAX;
 
 /// Whose piece it is.
 #[derive(Debug, Clone, Copy)]
@@ -73,8 +75,8 @@ pub(in super::super) struct Owner {
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Asked {
     pub(in super::super) client: usize,
-    serial: u32,
-    deed: usize,
+    pub(super) serial: u32,
+    pub(super) deed: usize,
     piece: u32,
     /// Of what is read, the bytes that the client wants.
     skip: usize,
@@ -301,6 +303,7 @@ impl Engine {
             pieces,
             then: Then::Answer,
             differs: None,
+            seconds: 0,
         };
         let Some(number) = client.free.pop() else {
             client.deeds.push(deed(Vec::new()));
@@ -361,7 +364,7 @@ impl Engine {
         };
         let reply = match (deed.failure, deed.read) {
             // Another node serves now, or soon: the client finds it when it connects anew.
-            (Some(Refused::NotPrimary { .. }), _) => return self.close_client(place),
+            (Some(Refused::NotPrimary { .. } | Refused::Withdrawn), _) => return self.close_client(place),
             (Some(Refused::Io), _) => session.failed(deed.cookie, Errno::Io, "the only disk that is left failed"),
             // Not ESHUTDOWN, on which clients connect anew and wait: this is final, and their user shall see it at once.
             (Some(Refused::Revoked), _) => {

@@ -5,14 +5,16 @@
 //!              └───▶ Discovery: which targets there are, and where
 //! ```
 //! Nobody is waited for without end: a login takes 15 s at most (RFC 7143 leaves it to us; open-iscsi gives up after as long), a discovery a minute, and of
-//! those that are at it there are 1024 at most. No more is read than belongs to a login, so whatever comes behind it is still in the socket.
+//! those that are at it there are 1024 at most, 256 from one address. No more is read than belongs to a login, so whatever comes behind it is still in the socket.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use iscsi::{Admission, CHALLENGE_BYTES, Claim, Discovery, Entropy, LoggedIn, Login, Portal, Progress, Said, Status};
@@ -23,10 +25,13 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::export::door::notice_silence;
+use crate::seldom::Seldom;
 
 const LOGIN: Duration = Duration::from_secs(15);
 const DISCOVERY: Duration = Duration::from_secs(60);
 const MOST_AT_THE_DOOR: usize = 1024;
+/// Of those from one address.
+const MOST_FROM_ONE: usize = 256;
 
 /// After the listener ran out of descriptors, others may go.
 const REST: Duration = Duration::from_millis(100);
@@ -66,28 +71,56 @@ enum Unwelcome {
     Slow,
 }
 
+/// Of whoever is sent away, for all tasks.
+#[derive(Debug)]
+struct Log(Mutex<Seldom>);
+
+impl Log {
+    fn may(&self) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).may(Instant::now())
+    }
+}
+
 /// Lets initiators in for ever. Whoever is at the door when this is dropped is sent away.
 pub async fn keep<T: Targets>(listener: TcpListener, targets: Arc<T>) {
-    let tsih = Arc::new(AtomicU16::new(1));
+    let (tsih, log) = (Arc::new(AtomicU16::new(1)), Arc::new(Log(Mutex::new(Seldom::new(Instant::now())))));
     let mut at_the_door = JoinSet::new();
+    let mut from_one: HashMap<IpAddr, usize> = HashMap::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            Some(_) = at_the_door.join_next() => continue,
+            Some(gone) = at_the_door.join_next() => {
+                if let Ok(address) = gone
+                    && let Entry::Occupied(mut count) = from_one.entry(address)
+                {
+                    *count.get_mut() -= 1;
+                    if *count.get() == 0 {
+                        count.remove();
+                    }
+                }
+                continue;
+            }
         };
         let Ok((stream, from)) = accepted else {
             sleep(REST).await;
             continue;
         };
-        if at_the_door.len() >= MOST_AT_THE_DOOR {
-            tracing::warn!(%from, "{MOST_AT_THE_DOOR} initiators are logging in: one more is turned away");
+        let of_this = from_one.entry(from.ip()).or_default();
+        if at_the_door.len() >= MOST_AT_THE_DOOR || *of_this >= MOST_FROM_ONE {
+            if let Some(left_out) = log.may() {
+                tracing::warn!(%from, left_out, of_this, "too many initiators are logging in: one more is turned away");
+            }
             continue;
         }
-        let (targets, tsih) = (targets.clone(), tsih.clone());
+        *of_this += 1;
+        let (targets, tsih, log) = (targets.clone(), tsih.clone(), log.clone());
         at_the_door.spawn(async move {
-            if let Err(why) = let_in(stream, &*targets, &tsih).await {
-                tracing::info!(%from, "an initiator was sent away: {why}");
+            if let Err(why) = let_in(stream, &*targets, &tsih).await
+                && let Some(left_out) = log.may()
+            {
+                tracing::info!(%from, left_out, "an initiator was sent away: {why}");
             }
+            from.ip()
         });
     }
 }
