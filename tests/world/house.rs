@@ -178,6 +178,12 @@ impl House {
     }
 
     /// kill -9.
+    /// Its process, which runs.
+    pub fn process(&self, name: &str) -> Result<u32> {
+        let found = self.processes.iter().find(|(of, _)| *of == name);
+        Ok(found.with_context(|| format!("{name} does not run"))?.1.id())
+    }
+
     pub fn kill(&mut self, name: &str) -> Result<()> {
         let at = self.processes.iter().position(|(running, _)| *running == name);
         let (_, mut child) = self.processes.swap_remove(at.with_context(|| format!("{name} does not run"))?);

@@ -10,6 +10,7 @@ pub mod history;
 pub mod house;
 pub mod http;
 pub mod initiators;
+pub mod iscsi;
 pub mod machine;
 pub mod nbd;
 pub mod openstack;
