@@ -177,13 +177,13 @@ impl House {
         Ok(())
     }
 
-    /// kill -9.
     /// Its process, which runs.
     pub fn process(&self, name: &str) -> Result<u32> {
         let found = self.processes.iter().find(|(of, _)| *of == name);
         Ok(found.with_context(|| format!("{name} does not run"))?.1.id())
     }
 
+    /// kill -9.
     pub fn kill(&mut self, name: &str) -> Result<()> {
         let at = self.processes.iter().position(|(running, _)| *running == name);
         let (_, mut child) = self.processes.swap_remove(at.with_context(|| format!("{name} does not run"))?);
@@ -249,8 +249,11 @@ impl House {
         self.until(&format!("{volume} is whole"), || {
             let seen = self.volume(volume)?;
             let replicas = seen["replicas"].as_array().context("no replicas")?;
+            // Connected too: a replica that was started anew stands in the record until its Primary has looked at it.
             let is_good = |replica: &Value| {
-                replica["reached"] == true && replica["disk"] == "UpToDate" && replica["in_sync"] == true
+                let peers = replica["connected"].as_array().map_or(0, Vec::len);
+                let is_in_sync = replica["disk"] == "UpToDate" && replica["in_sync"] == true;
+                replica["reached"] == true && is_in_sync && peers + 1 == replicas.len()
             };
             Ok(seen["serving"] == true && replicas.iter().all(is_good))
         })?;
