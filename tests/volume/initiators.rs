@@ -135,6 +135,8 @@ fn what_cannot_begin_is_told_to_try_again_before_linux_gives_it_up() -> Result<(
     ensure!(session.ask(&transfer(WRITE, 0, 8), 0, &[1; 4096])?.status().0 == 0, "it is written");
     house.kill(ARBITER)?;
     house.kill("cmp2")?;
+    // A write that comes before the Primary has missed its peer has begun.
+    house.until("the volume is frozen", || Ok(house.volume("lun")?["serving"] == false))?;
     let asked = Instant::now();
     let answer = session.ask(&transfer(WRITE, 8, 8), 0, &[2; 4096])?;
     ensure!(answer.status() == TRY_AGAIN, "{:x?}", answer.status());
