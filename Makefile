@@ -8,7 +8,7 @@ RELEASE := cargo build --release --quiet -p tandem-ha -p tandem
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .DEFAULT_GOAL := help
-.PHONY: help demo drills sim sim-volume model fuzz test check cloud-test torture-volume conformance-iscsi bench-failover bench-client bench-volume recordings tools fmt
+.PHONY: help demo drills sim sim-volume model fuzz test check cloud-test torture-volume guests conformance-iscsi bench-failover bench-client bench-iscsi bench-volume recordings tools fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ torture-volume: ## real nodes on disks that lose their caches, killed, cut off, 
 	@cargo build --release --quiet -p system-tests --bin torture-volume --bin tandem-node-under-test --bin tandem-disk-under-test
 	@target/release/torture-volume
 
-test: tools check cloud-test drills ## everything: installs what it needs (root, apt, pip, cargo)
+test: tools check cloud-test drills guests ## everything: installs what it needs (root, apt, pip, cargo)
 
 check: $(PYTHON_TOOLS)/ruff ## the short subset: formatting, lints, licences, every test that needs no cloud
 	cargo fmt --all --check
@@ -55,6 +55,13 @@ drills: ## every story of the demo and kill -9 of tandem-ha, on a real OpenStack
 	$(RELEASE)
 	@$(FAILOVER) drills
 
+guests: target/guests/root.ext4 ## a machine with Linux's initiator, multipathd and os-brick keeps its disk while nodes die (root): KILLS=1, FREEZE=120 -> target/guests/guests.json
+	@cargo build --quiet -p system-tests --bin guests --bin tandem-node-under-test --bin tandem-under-test
+	@target/debug/guests
+
+target/guests/root.ext4: tests/guests/build tests/guests/inside/init
+	tests/guests/build target/guests
+
 conformance-iscsi: tools ## libiscsi's iscsi-test-cu against a replicated volume -> target/conformance/iscsi.json
 	@cargo build --release --quiet -p system-tests --bin conformance-iscsi --bin tandem-node-under-test --bin tandem-under-test
 	@target/release/conformance-iscsi
@@ -70,6 +77,16 @@ bench-client: ## 1,000 servers listed and parsed -> target/bench/client.json
 bench-volume: $(if $(filter ceph,$(PEERS)),target/ceph/root) ## volumes against disk, qemu-nbd and floor: 15 minutes -> target/bench/volume.json; BENCH=--quick; ONLY=write,read,...; PEERS=ceph
 	@cargo build --release --quiet -p tandem-node
 	@ONLY=$(ONLY) PEERS=$(PEERS) cargo bench --quiet -p system-tests --bench bench-volume -- $(BENCH)
+
+bench-iscsi: tools target/tgt target/guests/root.ext4 ## volumes over iSCSI against tgtd: 25 minutes, root -> target/bench/iscsi.json; BENCH=--quick; ONLY=loads,idle,fairness,failover,write_qd1,...
+	@cargo build --release --quiet -p tandem-node -p system-tests --bin tandem-node --bin guests --bin tandem-node-under-test --bin tandem-under-test
+	@ONLY=$(ONLY) cargo bench --quiet -p system-tests --bench bench-volume -- --iscsi $(BENCH)
+
+# Debian's tgtd: unpacked, not installed, since installing would start it.
+target/tgt:
+	apt-get install -y -qq --no-install-recommends libaio1 librdmacm1
+	mkdir -p $@.new && cd $@.new && apt-get download -qq tgt && dpkg -x tgt_*.deb .
+	mv $@.new $@
 
 # Debian's Ceph, and the qemu-nbd of the same Debian that can serve its images: unpacked, not installed.
 target/ceph/root:

@@ -28,6 +28,8 @@ pub struct House {
     folder: PathBuf,
     programs: Programs,
     number: u8,
+    /// The first three numbers of the addresses, where they are not on loopback.
+    network: Option<&'static str>,
     processes: Vec<(&'static str, Child)>,
 }
 
@@ -48,9 +50,14 @@ pub struct Said {
 impl House {
     /// All of them run and see each other.
     pub fn create(folder: &Path, programs: Programs) -> Result<Self> {
+        Self::create_at(folder, programs, None)
+    }
+
+    /// The same on a network that this machine has: of 1, 2 and 3 there for the nodes, and 9 for the arbiter.
+    pub fn create_at(folder: &Path, programs: Programs, network: Option<&'static str>) -> Result<Self> {
         let number = HOUSES.fetch_add(1, Ordering::Relaxed);
         ensure!(number < MOST_HOUSES, "no more than {MOST_HOUSES} houses have room in a process");
-        let mut house = Self { folder: folder.to_owned(), programs, number, processes: Vec::new() };
+        let mut house = Self { folder: folder.to_owned(), programs, number, network, processes: Vec::new() };
         house.certify()?;
         house.configure()?;
         for name in [ARBITER].into_iter().chain(NODES) {
@@ -67,6 +74,9 @@ impl House {
     /// Of this process and house alone.
     fn address(&self, name: &str) -> String {
         let part = (1_u8..).zip(NODES).find_map(|(part, node)| (node == name).then_some(part)).unwrap_or(9);
+        if let Some(network) = self.network {
+            return format!("{network}.{part}");
+        }
         let process = std::process::id();
         format!("127.{}.{}.{}", 64 + process / 250 % 128, process % 250, self.number * 16 + part)
     }
