@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use system_tests::initiators::Login;
 use tandem_node::disk::DiskFile;
 
 use super::ceph::Ceph;
 use super::cluster::Cluster;
 use super::floor::{self, Floor, micros};
+use super::iscsi::IscsiLane;
 use super::load::{self, Met, Pattern, Span, Workload};
 use super::nbd::NbdLane;
 use super::payload::Ledger;
@@ -73,24 +75,25 @@ pub(crate) type Cells = BTreeMap<(&'static str, &'static str), Vec<Cell>>;
 
 /// All that is measured, running.
 pub(crate) struct Arms {
-    arms: Vec<Arm>,
+    pub(crate) arms: Vec<Arm>,
     floor_files: [DiskFile; 2],
     _qemu: Process,
     _cluster: Cluster,
     _ceph: Option<Ceph>,
 }
 
-struct Arm {
+pub(crate) struct Arm {
     name: &'static str,
-    way: Way,
+    pub(crate) way: Way,
     /// What its CPU time is made of, and of which the largest counts as its memory.
     pids: Vec<u32>,
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
 }
 
-enum Way {
+pub(crate) enum Way {
     File(DiskFile),
     Nbd { address: SocketAddr, export: String },
+    Iscsi { login: Login, lun: u8 },
 }
 
 impl Arms {
@@ -132,50 +135,52 @@ impl Arms {
         floor::measure(&self.floor_files, time)
     }
 
-    /// One workload on each arm, the first of them another one in each round.
-    pub(crate) fn round(
-        &self,
-        number: usize,
-        work: &'static Workload,
-        span: (Duration, Duration),
-        into: &mut Cells,
-    ) -> Result<()> {
-        for at in 0..self.arms.len() {
-            let arm = &self.arms[(number + at) % self.arms.len()];
-            let cell = arm.measure(work, span).with_context(|| format!("{} on {}", work.name, arm.name))?;
-            eprintln!("  {:<20} {:<15} {:>9.0}/s  p50 {:>8.1} us", work.name, arm.name, cell.per_second, cell.p50_us);
-            into.entry((arm.name, work.name)).or_default().push(cell);
-        }
-        Ok(())
-    }
-
     /// Everything that was acknowledged is there, on every arm.
     pub(crate) fn verify(&self) -> Result<()> {
         self.arms.iter().try_for_each(|arm| arm.verify().with_context(|| format!("the volume of {}", arm.name)))
     }
 }
 
+/// One workload on each arm, the first of them another one in each round.
+pub(crate) fn round(
+    arms: &[Arm],
+    number: usize,
+    work: &'static Workload,
+    span: (Duration, Duration),
+    into: &mut Cells,
+) -> Result<()> {
+    for at in 0..arms.len() {
+        let arm = &arms[(number + at) % arms.len()];
+        let cell = arm.measure(work, span).with_context(|| format!("{} on {}", work.name, arm.name))?;
+        eprintln!("  {:<20} {:<15} {:>9.0}/s  p50 {:>8.1} us", work.name, arm.name, cell.per_second, cell.p50_us);
+        into.entry((arm.name, work.name)).or_default().push(cell);
+    }
+    Ok(())
+}
+
 impl Arm {
-    fn new(name: &'static str, way: Way, pids: Vec<u32>, size_bytes: u64) -> Self {
+    pub(crate) fn new(name: &'static str, way: Way, pids: Vec<u32>, size_bytes: u64) -> Self {
         Self { name, way, pids, ledger: Ledger::new(size_bytes) }
     }
 
-    fn fill(&self) -> Result<()> {
+    pub(crate) fn fill(&self) -> Result<()> {
         eprintln!("  the volume of {} is written once", self.name);
         match &self.way {
             Way::File(file) => load::fill(&self.ledger, RawLane::open(file, 8, LARGE)?, LARGE, 8),
             Way::Nbd { address, export } => {
                 load::fill(&self.ledger, NbdLane::connect(*address, export, 8, LARGE)?, LARGE, 8)
             }
+            Way::Iscsi { login, lun } => load::fill(&self.ledger, IscsiLane::connect(login, *lun, 8, LARGE)?, LARGE, 8),
         }
     }
 
-    fn verify(&self) -> Result<()> {
+    pub(crate) fn verify(&self) -> Result<()> {
         match &self.way {
             Way::File(file) => load::verify(&self.ledger, RawLane::open(file, 1, LARGE)?, LARGE),
             Way::Nbd { address, export } => {
                 load::verify(&self.ledger, NbdLane::connect(*address, export, 1, LARGE)?, LARGE)
             }
+            Way::Iscsi { login, lun } => load::verify(&self.ledger, IscsiLane::connect(login, *lun, 1, LARGE)?, LARGE),
         }
     }
 
@@ -199,11 +204,15 @@ impl Arm {
                 let open = |work: &Workload| NbdLane::connect(*address, export, work.depth, work.bytes);
                 load::run(work, &self.ledger, &span, open, watch)?
             }
+            Way::Iscsi { login, lun } => {
+                let open = |work: &Workload| IscsiLane::connect(login, *lun, work.depth, work.bytes);
+                load::run(work, &self.ledger, &span, open, watch)?
+            }
         };
         let cell = Cell::of(&met, before, after);
         Ok(match &self.way {
             Way::File(_) => Cell { waited_us: None, ..cell }, // its threads are gone with what they waited
-            Way::Nbd { .. } => cell,
+            Way::Nbd { .. } | Way::Iscsi { .. } => cell,
         })
     }
 }

@@ -11,6 +11,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::json;
 use system_tests::addresses::free_address;
+use system_tests::initiators::Login;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -42,6 +43,7 @@ struct Node {
     rest: SocketAddr,
     peers: SocketAddr,
     nbd: SocketAddr,
+    iscsi: SocketAddr,
     boot: Uuid,
     process: Option<Process>,
 }
@@ -153,8 +155,10 @@ impl Node {
     fn new(cluster: &Path, name: String) -> Result<Self> {
         let (folder, boot) = (cluster.join(&name), Uuid::new_v4());
         fs::create_dir_all(&folder)?;
-        let (rest, peers, nbd) = (free_address("127.0.0.1")?, free_address("127.0.0.1")?, free_address("127.0.0.1")?);
-        let node = Self { name, folder, rest, peers, nbd, boot, process: None };
+        let mut ports = (0..4).map(|_| free_address("127.0.0.1"));
+        let mut port = || ports.next().expect("there are four");
+        let (rest, peers, nbd, iscsi) = (port()?, port()?, port()?, port()?);
+        let node = Self { name, folder, rest, peers, nbd, iscsi, boot, process: None };
         node.write_boot()?;
         Ok(node)
     }
@@ -173,10 +177,10 @@ impl Node {
     }
 
     fn config(&self, other: &Self, arbiter: &str) -> String {
-        let Self { name, folder, rest, peers, nbd, .. } = self;
+        let Self { name, folder, rest, peers, nbd, iscsi, .. } = self;
         format!(
             "control_socket = {:?}\n[node]\nname = \"{name}\"\nboot_id_file = {:?}\n\
-             [listen]\nrest = \"{rest}\"\npeers = \"{peers}\"\nnbd = \"{nbd}\"\n[pools.default]\npath = {:?}\n\
+             [listen]\nrest = \"{rest}\"\npeers = \"{peers}\"\nnbd = \"{nbd}\"\niscsi = \"{iscsi}\"\n[pools.default]\npath = {:?}\n\
              [nodes.{}]\npeers = \"{}\"\nrest = \"http://{}\"\n[arbiter]\nurl = \"{arbiter}\"\n",
             folder.join("node.sock"),
             self.boot_file(),
@@ -219,6 +223,14 @@ impl Cluster {
 
     pub(crate) fn nbd(&self, node: usize) -> SocketAddr {
         self.nodes[node].nbd
+    }
+
+    /// What an initiator needs to log in to the volume at its first node.
+    pub(crate) fn attach(&self, volume: &Volume) -> Result<Login> {
+        let path = format!("/v1/volumes/{}/attachments/{}", volume.id, Uuid::new_v4());
+        let body = json!({ "host": "bench", "initiator": "iqn.2026-11.org.example:bench" });
+        let answer = self.ask(self.request(Method::PUT, 0, &path).json(&body))?;
+        Login::of(&serde_json::from_str(&answer)?, self.nodes[0].iscsi)
     }
 
     pub(crate) fn node_pids(&self) -> Vec<u32> {

@@ -89,15 +89,15 @@ pub(crate) fn run<L: Lane>(
 ) -> Result<Met> {
     let ready = Barrier::new(work.lanes + 1);
     std::thread::scope(|scope| {
-        let one = |number: usize| {
+        let lane = |number: usize| {
             let (ready, open) = (&ready, &open);
             move || {
                 let lane = open(work);
                 ready.wait();
-                Driver::new(lane?, work, ledger, number).run(span)
+                one(lane?, work, ledger, number, span)
             }
         };
-        let threads: Vec<_> = (0..work.lanes).map(|number| scope.spawn(one(number))).collect();
+        let threads: Vec<_> = (0..work.lanes).map(|number| scope.spawn(lane(number))).collect();
         ready.wait();
         let watched = watch();
         let mut all = Met { operations: 0, seconds: 0.0, latency_ns: histogram() };
@@ -109,6 +109,11 @@ pub(crate) fn run<L: Lane>(
         }
         watched.map(|()| all)
     })
+}
+
+/// One lane of the load, of this number, to its end.
+pub(crate) fn one<L: Lane>(lane: L, work: &Workload, ledger: &Ledger, number: usize, span: &Span) -> Result<Met> {
+    Driver::new(lane, work, ledger, number).run(span)
 }
 
 /// Reads the whole volume and checks it.

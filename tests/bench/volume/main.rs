@@ -10,6 +10,8 @@
 //! `PEERS=ceph` measures a Ceph of two OSDs too, whose writes are durable when they are acknowledged: `write_*_vs_ceph` compares our `durability = flush`,
 //! which is not, with it, `durable_write_qd1_vs_ceph` our `durability = write`. Without it those targets have no value, and do not hold.
 //!
+//! `--iscsi` measures the way through iSCSI instead, against tgtd, and writes target/bench/iscsi.json.
+//!
 //! `--quick` is three short rounds. `ONLY=write,read,allocations,failover,resync` measures some parts only, `ONLY=write_qd1` one workload.
 
 mod allocations;
@@ -18,6 +20,7 @@ mod ceph;
 mod cluster;
 mod failover;
 mod floor;
+mod iscsi;
 mod load;
 mod nbd;
 mod payload;
@@ -25,6 +28,8 @@ mod processes;
 mod raw;
 mod report;
 mod resync;
+mod table;
+mod targets;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -66,13 +71,11 @@ fn main() -> Result<()> {
     if let Some(task) = std::env::var_os(COUNT) {
         return allocations::serve(task.to_str().context("the task is JSON")?);
     }
-    let plan = Plan::parse()?;
-    let (begun, load) = (Instant::now(), processes::load_average()?);
-    if load > BUSY {
-        eprintln!(
-            "bench-volume: this machine is busy (load average {load}): what waits for a processor is measured with the rest"
-        );
+    if std::env::args().any(|word| word == "--iscsi") {
+        return iscsi::main();
     }
+    let plan = Plan::parse()?;
+    let (begun, load) = (Instant::now(), load_average()?);
     let folder = report::folder()?;
     let path = folder.join("volume.json");
     drop(std::fs::remove_file(&path)); // an earlier run's must not stand for this one
@@ -90,6 +93,17 @@ fn main() -> Result<()> {
     results.write(&path, about)
 }
 
+/// Before anything is measured; it warns if that is too much.
+fn load_average() -> Result<f64> {
+    let load = processes::load_average()?;
+    if load > BUSY {
+        eprintln!(
+            "bench: this machine is busy (load average {load}): what waits for a processor is measured with the rest"
+        );
+    }
+    Ok(load)
+}
+
 /// Where the volumes lie while they are measured: gigabytes, so that what an interrupted run has left goes first.
 struct Run {
     folder: PathBuf,
@@ -99,7 +113,7 @@ struct Run {
 impl Run {
     fn begin(folder: PathBuf) -> Result<Self> {
         let lock = File::create(folder.with_extension("lock"))?;
-        lock.try_lock().context("another bench-volume runs here")?;
+        lock.try_lock().context("another benchmark of volumes runs here")?;
         if folder.exists() {
             std::fs::remove_dir_all(&folder)?;
         }
@@ -165,7 +179,7 @@ impl Plan {
             eprintln!("round {} of {}", round + 1, self.rounds);
             results.floors.push(arms.floor(self.time)?);
             for work in &wanted {
-                arms.round(round, work, (self.warm_up, self.time), &mut results.cells)?;
+                arms::round(&arms.arms, round, work, (self.warm_up, self.time), &mut results.table.cells)?;
             }
         }
         arms.verify()?;

@@ -67,10 +67,19 @@ pub(crate) fn forget_peak(pid: u32) {
     let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
 }
 
-/// The most memory that it held resident (VmHWM).
+/// The most memory that it held resident.
 pub(crate) fn peak_kib(pid: u32) -> Result<u64> {
+    status_kib(pid, "VmHWM:")
+}
+
+/// The memory that it holds resident now.
+pub(crate) fn resident_kib(pid: u32) -> Result<u64> {
+    status_kib(pid, "VmRSS:")
+}
+
+fn status_kib(pid: u32, name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("Linux says VmHWM")?;
+    let line = status.lines().find(|line| line.starts_with(name)).with_context(|| format!("Linux says {name}"))?;
     Ok(line.split_whitespace().nth(1).context("a number follows")?.parse()?)
 }
 
