@@ -26,6 +26,7 @@ mod openapi;
 mod orders;
 mod pools;
 mod report;
+mod reservations;
 pub mod state;
 mod steps;
 mod survey;
@@ -72,6 +73,7 @@ pub async fn serve(
 pub async fn serve_on(listeners: Listeners, state: State, shutdown: impl Future<Output = ()>) {
     let mut beside = JoinSet::new();
     beside.spawn(dead::watch(state.clone()));
+    beside.spawn(reservations::pass_on(state.clone()));
     let watched = state.clone();
     beside.spawn(async move { watched.watcher().run(crate::fences::EVERY).await });
     listeners.serve(router(state), shutdown).await;
@@ -95,6 +97,7 @@ fn router(state: State) -> Router {
         .merge(arbiter::routes())
         .merge(volumes::routes())
         .merge(attachments::routes())
+        .merge(reservations::routes())
         .merge(nodes::routes())
         .merge(pools::routes())
         .fallback(error::no_such_path)

@@ -33,7 +33,8 @@ use crate::disk::{Completion, Options, Ring, Waker, boottime_ns};
 use crate::export::nbd::Session;
 
 pub use client::LOG_OUT_WITHIN_S;
-use client::{Client, Patrol, Reserving};
+pub use client::Reserving;
+use client::{Client, Patrol};
 use link::LinkState;
 pub use pool::Pool;
 use volume::Volume;
@@ -94,6 +95,13 @@ pub enum Command {
         question: Question,
         settled: Settled,
     },
+    /// What came of [`Notice::Reserve`].
+    Reserved {
+        volume: VolumeId,
+        life: Life,
+        whose: Reserving,
+        is_stored: bool,
+    },
     /// This boot of this node writes no more, as somebody has made sure of.
     Fenced {
         volume: VolumeId,
@@ -153,6 +161,15 @@ pub enum Notice {
     Parted {
         volume: VolumeId,
         node: Node,
+    },
+    /// An initiator at this node, which stands by, changes its reservations: the Primary is to do it.
+    Reserve {
+        volume: VolumeId,
+        life: Life,
+        whose: Reserving,
+        primary: Node,
+        was: Vec<u8>,
+        next: Vec<u8>,
     },
     /// For people.
     Said {
@@ -444,6 +461,12 @@ impl Engine {
             Command::Fenced { volume, node, boot } => self.tell_by_id(volume, Event::Fenced { node, boot }),
             Command::HostsFenced { volume, version, clients } => {
                 self.tell_by_id(volume, Event::HostsFenced { version, clients });
+            }
+            Command::Reserved { volume, life, whose, is_stored } => {
+                if let Some(index) = self.by_id.get(&volume).copied().filter(|index| self.volumes[*index].life == life)
+                {
+                    self.reservations_stored(index, whose, is_stored);
+                }
             }
             Command::Farewell { volume } => self.ask_all_to_log_out(volume),
             Command::Look { volume, done } => drop(done.send(self.look(volume))),

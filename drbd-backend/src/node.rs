@@ -16,7 +16,7 @@ use replication::{
     BootId, Data, DiskId, Node as Place, Order, Process, Record, Refusal, Settings, Start, Superblock, VolumeId,
 };
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, broadcast, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
@@ -105,6 +105,18 @@ pub struct Said {
     pub text: String,
 }
 
+/// An initiator at this node, which stands by, changes its reservations: the Primary is to do it.
+#[derive(Debug)]
+pub struct Wish {
+    pub volume: VolumeId,
+    pub primary: Place,
+    /// By what it was judged.
+    pub was: Vec<u8>,
+    pub next: Vec<u8>,
+    /// Whether every replica in sync has it.
+    pub done: oneshot::Sender<bool>,
+}
+
 /// A running tandem-node. It ends when it is dropped, without handing anything over.
 #[derive(Debug)]
 pub struct Node {
@@ -113,6 +125,7 @@ pub struct Node {
     credentials: Option<Arc<Credentials>>,
     volumes: Volumes,
     said: broadcast::Sender<Said>,
+    wishes: AsyncMutex<mpsc::UnboundedReceiver<Wish>>,
     doors: watch::Sender<bool>,
     _tasks: JoinSet<()>,
     peers: SocketAddr,
@@ -159,8 +172,9 @@ impl Node {
         let (handle, notices, _) = engine::begin(config.engine).map_err(NodeError::Engine)?;
         let volumes = Volumes::default();
         let (said, _) = broadcast::channel(UNREAD);
+        let (wish, wishes) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
-        tasks.spawn(questions::serve(handle.clone(), notices, register, volumes.clone(), said.clone()));
+        tasks.spawn(questions::serve(handle.clone(), notices, register, volumes.clone(), said.clone(), wish));
         let (doors, closed) = watch::channel(false);
         tasks.spawn(once(
             closed.clone(),
@@ -182,6 +196,7 @@ impl Node {
             credentials: config.credentials,
             volumes,
             said,
+            wishes: AsyncMutex::new(wishes),
             doors,
             _tasks: tasks,
             peers: peers_address,
@@ -222,6 +237,11 @@ impl Node {
     #[must_use]
     pub fn said(&self) -> broadcast::Receiver<Said> {
         self.said.subscribe()
+    }
+
+    /// The next that an initiator wants of another node; None: there will be no more.
+    pub async fn wish(&self) -> Option<Wish> {
+        self.wishes.lock().await.recv().await
     }
 
     /// Something about a volume that did not come from its replica: for the log, and for whoever reads what replicas say.

@@ -152,6 +152,53 @@ fn what_cannot_begin_is_told_to_try_again_before_linux_gives_it_up() -> Result<(
     anyhow::bail!("the volume does not thaw")
 }
 
+/// PERSISTENT RESERVE IN (SPC-4, 6.15): what READ KEYS or READ RESERVATION says.
+fn reservations(session: &mut Session, action: u8) -> Result<Vec<u8>> {
+    let pdu = session.command(&[0x5e, action, 0, 0, 0, 0, 0, 0, 64, 0], 64, &[]);
+    session.send(&pdu)?;
+    Ok(session.response()?.data)
+}
+
+/// PERSISTENT RESERVE OUT (SPC-4, 6.16).
+fn reserve(session: &mut Session, action: u8, kind: u8, keys: [u64; 2]) -> Result<(u8, u8, u16)> {
+    let list = [keys[0].to_be_bytes(), keys[1].to_be_bytes(), [0; 8]].concat();
+    Ok(session.ask(&[0x5f, action, kind, 0, 0, 0, 0, 0, 24, 0], 0, &list)?.status())
+}
+
+#[test]
+fn reservations_are_changed_through_a_path_that_stands_by_too() -> Result<()> {
+    const REGISTER: u8 = 0;
+    const RESERVE: u8 = 1;
+    const PREEMPT: u8 = 4;
+    const EXCLUSIVE: u8 = 3;
+    let folder = tempfile::tempdir()?;
+    let mut house = house(folder.path())?;
+    let (_, login) = attached(&house)?;
+    let mut active = Session::log_in(&login, 1, &["ImmediateData=Yes"])?;
+    active.is_ready()?;
+    let mut standby = Session::log_in(&login.through(house.socket("cmp2", 3260)?), 2, &["ImmediateData=Yes"])?;
+    standby.ask(&[0; 6], 0, &[])?; // hears of the reset
+    for (session, key) in [(&mut standby, 22), (&mut active, 11)] {
+        ensure!(reserve(session, REGISTER, 0, [0, key])?.0 == 0, "{key} is registered");
+    }
+    ensure!(reserve(&mut standby, RESERVE, EXCLUSIVE, [22, 0])?.0 == 0, "it is reserved");
+    let [of_active, of_standby] = [reservations(&mut active, 0)?, reservations(&mut standby, 0)?];
+    ensure!(of_active == of_standby && of_active[7] == 16, "{of_active:?} and {of_standby:?}");
+    ensure!(
+        active.ask(&transfer(WRITE, 0, 8), 0, &[1; 4096])?.head[3] == 0x18,
+        "a reservation of another keeps it out"
+    );
+    // Who registered elsewhere is told what was done to it here.
+    ensure!(reserve(&mut active, PREEMPT, EXCLUSIVE, [11, 22])?.0 == 0, "the holder is preempted");
+    ensure!(standby.ask(&[0; 6], 0, &[])?.status() == (2, 6, 0x2a05), "its registration was preempted");
+    ensure!(active.ask(&transfer(WRITE, 0, 8), 0, &[1; 4096])?.status().0 == 0, "it holds the reservation now");
+    ensure!(reserve(&mut standby, RESERVE, EXCLUSIVE, [22, 0])?.0 == 0x18, "it is nobody any more");
+    house.kill("cmp1")?;
+    let keys = reservations(&mut standby, 0)?;
+    ensure!(keys[7] == 8 && keys[15] == 11, "they have survived the Primary: {keys:?}");
+    Ok(())
+}
+
 #[test]
 fn whoever_breaks_the_rules_loses_his_own_session() -> Result<()> {
     let folder = tempfile::tempdir()?;

@@ -130,9 +130,9 @@ impl Target {
                 self.manage(id, request, out);
                 Ok((taken, Step::More))
             }
-            (taken, Step::Begin { task, work: Work::Reserve(bytes) }) => {
+            (taken, Step::Begin { task, work: work @ Work::Reserve { .. } }) => {
                 self.reserving = Some((id, task));
-                Ok((taken, Step::Begin { task, work: Work::Reserve(bytes) }))
+                Ok((taken, Step::Begin { task, work }))
             }
             received => Ok(received),
         }

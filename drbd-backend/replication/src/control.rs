@@ -64,8 +64,8 @@ pub enum Change {
     Attach(Attachment),
     /// It begins no write any more, and those begun are finished. Unknown is as good as revoked.
     Revoke { id: u128 },
-    /// In place of what was there.
-    Reserve(Vec<u8>),
+    /// In place of what was there: whoever asks judged by that.
+    Reserve { was: Vec<u8>, next: Vec<u8> },
 }
 
 /// Why a change does not fit.
@@ -73,6 +73,8 @@ pub enum Change {
 pub enum Misfit {
     /// An attachment of this id was revoked: a new one needs an id of its own.
     WasRevoked { id: u128 },
+    /// The reservations are others by now than those that the change was judged by.
+    ReservedMeanwhile,
     /// The document would be longer than its place on the disk.
     TooLong,
 }
@@ -81,6 +83,7 @@ impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WasRevoked { id } => write!(f, "attachment {id:x} was revoked; a new one needs a new id"),
+            Self::ReservedMeanwhile => write!(f, "the reservations have changed meanwhile"),
             Self::TooLong => write!(f, "the control document is full: revoke attachments that nobody uses"),
         }
     }
@@ -124,7 +127,8 @@ impl Control {
             Change::Revoke { id } => {
                 self.attachments.iter_mut().filter(|it| it.id == *id).for_each(|it| it.revoked = true);
             }
-            Change::Reserve(bytes) => self.reservations.clone_from(bytes),
+            Change::Reserve { was, next } if self.reservations == *was => self.reservations.clone_from(next),
+            Change::Reserve { .. } => return Err(Misfit::ReservedMeanwhile),
         }
         Ok(())
     }

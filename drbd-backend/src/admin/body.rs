@@ -73,6 +73,14 @@ pub(super) struct ResyncNode {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Reservations {
+    /// As the iSCSI target encodes them.
+    pub(super) was: Vec<u8>,
+    pub(super) next: Vec<u8>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Attach {
     pub(super) host: String,
     #[serde(default)]

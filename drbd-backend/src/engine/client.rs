@@ -18,7 +18,7 @@ use super::inbox::{DIRECT_BYTES, INBOX_BYTES, Inbox, ROUNDS};
 use super::{Engine, Token};
 use crate::disk::{Backlog, Completion, Failure, HEAD_BYTES as INLINE_BYTES, Head, Operation, Slice, Socket};
 use crate::export::nbd::Session;
-pub(super) use initiator::Reserving;
+pub use initiator::Reserving;
 pub use patrol::LOG_OUT_WITHIN_S;
 pub(super) use patrol::Patrol;
 use requests::Deed;

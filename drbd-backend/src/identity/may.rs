@@ -20,6 +20,8 @@ pub enum Action {
     ResizeVolume,
     /// Make, change and revoke attachments.
     Attach,
+    /// Change a volume's persistent reservations for an initiator that asked a node that stands by.
+    Reserve,
     /// Refuse a host's initiators on every volume, and lift that again.
     FenceHost,
     /// Say that one boot of a node is dead. A promotion then skips the wait for it.
@@ -35,7 +37,7 @@ pub enum Action {
 
 impl Action {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::SpeakAsPeer,
         Self::SwapRecord,
         Self::OpenExport,
@@ -44,6 +46,7 @@ impl Action {
         Self::DeleteVolume,
         Self::ResizeVolume,
         Self::Attach,
+        Self::Reserve,
         Self::FenceHost,
         Self::DeclareDead,
         Self::ChangeReplicas,
@@ -65,6 +68,7 @@ impl fmt::Display for Action {
             Self::DeleteVolume => "delete a volume",
             Self::ResizeVolume => "resize a volume",
             Self::Attach => "attach a volume, or revoke an attachment",
+            Self::Reserve => "change reservations of initiators",
             Self::FenceHost => "fence a host, or lift that",
             Self::DeclareDead => "declare a node dead",
             Self::ChangeReplicas => "change replicas, or resync",
@@ -79,7 +83,7 @@ impl fmt::Display for Action {
 pub fn allows(identity: &Identity, action: Action) -> bool {
     use Kind::{Admin, Cinder, Ha, Node};
     let who: &[Kind] = match action {
-        Action::SpeakAsPeer | Action::SwapRecord => &[Node],
+        Action::SpeakAsPeer | Action::SwapRecord | Action::Reserve => &[Node],
         Action::OpenExport => &[Node, Cinder, Admin],
         Action::Read => &[Node, Ha, Cinder, Admin],
         Action::CreateVolume | Action::DeleteVolume | Action::ResizeVolume | Action::Attach => &[Cinder, Admin],

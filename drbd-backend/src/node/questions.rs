@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use replication::{Incarnation, Record, Settled, Told, VolumeId};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Said, Volumes};
+use super::{Said, Volumes, Wish};
 use crate::arbiter::{Outcome, Register};
 use crate::engine::{Command, Handle, Notice};
 
@@ -16,6 +16,7 @@ pub(super) async fn serve(
     register: Arc<dyn Register>,
     volumes: Volumes,
     said: broadcast::Sender<Said>,
+    wishes: mpsc::UnboundedSender<Wish>,
 ) {
     while let Some(notice) = notices.recv().await {
         match notice {
@@ -37,6 +38,16 @@ pub(super) async fn serve(
                 if let Some(notify) = volumes.find(volume).as_ref().and_then(|known| known.parted.get(&node)) {
                     notify.notify_one();
                 }
+            }
+            Notice::Reserve { volume, life, whose, primary, was, next } => {
+                let (done, stored) = oneshot::channel();
+                // It fails only at the end; then nobody waits.
+                let _ = wishes.send(Wish { volume, primary, was, next, done });
+                let handle = handle.clone();
+                tokio::spawn(async move {
+                    let is_stored = stored.await.unwrap_or(false);
+                    handle.tell(Command::Reserved { volume, life, whose, is_stored });
+                });
             }
             Notice::Said { volume, text } => {
                 // It fails only when nobody listens.

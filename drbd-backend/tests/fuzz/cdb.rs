@@ -96,11 +96,11 @@ fn end(
     let outcome = match (work, how % 4) {
         (Work::LbaStatus { .. }, _) => Outcome::Lba { bytes: 512, is_mapped: how & 4 == 0 },
         (Work::Verify { .. } | Work::Modify { .. }, 3) => Outcome::Differs { at: u64::from(how) },
-        (Work::Reserve(bytes), 0..=2) => {
-            stored.clone_from(bytes);
+        (Work::Reserve { next, .. }, 0..=2) => {
+            stored.clone_from(next);
             Outcome::Done
         }
-        (Work::Reserve(_), _) => Outcome::NotStored,
+        (Work::Reserve { .. }, _) => Outcome::NotStored,
         _ => Outcome::Done,
     };
     if let Work::Read { bytes, .. } = work {

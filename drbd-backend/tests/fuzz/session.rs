@@ -270,6 +270,6 @@ pub(crate) fn check(work: &Work) {
             within(*to, u64::from(*bytes));
         }),
         Work::LbaStatus { offset } => within(*offset, 0),
-        Work::Flush | Work::Reserve(_) => {}
+        Work::Flush | Work::Reserve { .. } => {}
     }
 }

@@ -131,6 +131,23 @@ impl Told {
     }
 }
 
+impl Reservations {
+    /// What an initiator is to hear of a change through another node (SPC-4, 5.13.11): its registration was preempted, or the reservation that let it in, or kept
+    /// it out, is gone or another one.
+    pub(crate) fn attention_after(&self, before: &Self, nexus: &Nexus) -> Option<u16> {
+        let registered = |it: &Self| it.registrants.iter().any(|registrant| registrant.is(nexus));
+        let holder =
+            |it: &Self| it.held.as_ref().map(|held| (held.kind, it.registrants.get(held.by).map(Registrant::told)));
+        match (registered(before), registered(self)) {
+            (true, false) => Some(code::REGISTRATIONS_PREEMPTED),
+            (true, true) if before.held.is_some() && holder(before) != holder(self) => {
+                Some(code::RESERVATIONS_RELEASED)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The keys and flags of a parameter list.
 struct Parameters {
     key: u64,

@@ -116,6 +116,8 @@ pub struct Unit {
     reserved: Option<Nexus>,
     /// A change of the reservations that is being stored.
     changing: Option<(Nexus, Change)>,
+    /// As the control document has them.
+    stored: Vec<u8>,
     nexuses: Vec<Option<NexusState>>,
 }
 
@@ -170,8 +172,11 @@ pub enum Work {
     LbaStatus {
         offset: u64,
     },
-    /// The reservations of the control document.
-    Reserve(Vec<u8>),
+    /// The reservations of the control document: these, if it still has those that they were judged by.
+    Reserve {
+        was: Vec<u8>,
+        next: Vec<u8>,
+    },
 }
 
 /// How blocks change.
@@ -245,6 +250,7 @@ impl Unit {
             reservations: Reservations::default(),
             reserved: None,
             changing: None,
+            stored: Vec::new(),
             nexuses: Vec::new(),
         };
         unit.reservations_are(reservations);
@@ -302,9 +308,18 @@ impl Unit {
 
     /// The control document has these. Nothing is believed of bytes that are malformed but that somebody holds something: then nobody may write.
     pub fn reservations_are(&mut self, bytes: &[u8]) {
-        if let Some(reservations) = Reservations::decoded(bytes) {
-            self.reservations = reservations;
+        let Some(next) = Reservations::decoded(bytes) else { return };
+        self.stored = bytes.to_vec();
+        // What was asked for here is told once it is answered.
+        let is_ours = self.changing.as_ref().is_some_and(|(_, change)| change.next == next);
+        if !is_ours && next != self.reservations {
+            for state in self.nexuses.iter_mut().flatten() {
+                if let Some(code) = next.attention_after(&self.reservations, &state.ports) {
+                    raise(state, code);
+                }
+            }
         }
+        self.reservations = next;
     }
 
     pub(crate) fn with_descriptors(&self) -> bool {
@@ -647,9 +662,9 @@ impl Unit {
             Err(No::Sense(sense)) => sense.into(),
             Ok(change) if change.next == self.reservations => Verdict::Answer(Answer::Good),
             Ok(change) => {
-                let bytes = change.next.encoded();
+                let (was, next) = (self.stored.clone(), change.next.encoded());
                 self.changing = Some((nexus, change));
-                Verdict::Work(Work::Reserve(bytes))
+                Verdict::Work(Work::Reserve { was, next })
             }
         }
     }
@@ -657,6 +672,7 @@ impl Unit {
     /// The control document has the change, or not. Whose tasks are to be aborted.
     pub(crate) fn reserved(&mut self, is_stored: bool) -> Vec<Nexus> {
         let Some((by, change)) = self.changing.take().filter(|_| is_stored) else { return Vec::new() };
+        self.stored = change.next.encoded();
         self.reservations = change.next;
         let mut aborted = Vec::new();
         for (told, code) in &change.attentions {

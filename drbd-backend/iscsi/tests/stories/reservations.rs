@@ -17,7 +17,7 @@ fn reserve(target: &mut Target, it: &mut Initiator, action: u8, kind: u8, key: u
     list[8..16].copy_from_slice(&new.to_be_bytes());
     let mut answers = it.command(target, &[0x5f, action, kind, 0, 0, 0, 0, 0, 24, 0], 0, &list);
     if answers.is_empty() {
-        assert!(matches!(it.begun[0].1, Work::Reserve(_)));
+        assert!(matches!(it.begun[0].1, Work::Reserve { .. }));
         answers = it.done(target, &Outcome::Done);
     }
     answers[0].head[3]
@@ -59,7 +59,7 @@ fn reservations_survive_their_node() {
     reserve(&mut first, &mut a, REGISTER, 0, 0, 5);
     let list = [5_u64.to_be_bytes(), [0; 8], [0; 8]].concat();
     a.command(&mut first, &[0x5f, RESERVE, WRITE_EXCLUSIVE, 0, 0, 0, 0, 0, 24, 0], 0, &list);
-    let Work::Reserve(stored) = a.begun[0].1.clone() else { panic!("{:?}", a.begun) };
+    let Work::Reserve { next: stored, .. } = a.begun[0].1.clone() else { panic!("{:?}", a.begun) };
     let mut second = target();
     second.reservations_are(&stored);
     let mut a = Initiator::new(&mut second, "iqn.a");

@@ -8,14 +8,14 @@ use replication::{Ask, Change, Content, Failure as Refused, Order, VolumeId};
 
 use super::super::pool::MAX_PIECE_BYTES;
 use super::super::volume::{Held, Lay, bytes_of};
-use super::super::{Engine, Waits};
+use super::super::{Engine, Notice, Waits};
 use super::requests::{Then, piece_from, within};
 use super::{MOST_BYTES, Payload, Talk};
 use crate::disk::Slice;
 
 /// Whose command waits until reservations are stored.
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) struct Reserving {
+pub struct Reserving {
     session: SessionId,
     task: TaskId,
 }
@@ -160,7 +160,7 @@ impl Engine {
             Work::WriteAndVerify { data, .. } | Work::Modify { data, .. } => data.len(),
             Work::Fill { .. } => MAX_PIECE_BYTES,
             Work::Copy { segments } => segments.iter().map(|(_, _, bytes)| *bytes as usize).max().unwrap_or_default(),
-            Work::Flush | Work::Zeroes { .. } | Work::LbaStatus { .. } | Work::Reserve(_) => 0,
+            Work::Flush | Work::Zeroes { .. } | Work::LbaStatus { .. } | Work::Reserve { .. } => 0,
         };
         if needs > 0 && self.client_bytes >= MOST_BYTES {
             self.with_target(place, |target, out| target.done(id, task, &Outcome::Full, out));
@@ -216,11 +216,18 @@ impl Engine {
                 self.copy_next(place, deed, segments.into());
             }
             Work::LbaStatus { offset } => self.lba_status(place, id, task, offset),
-            Work::Reserve(bytes) => {
-                let Some(client) = &self.clients[place] else { return };
-                let (volume, waits) = (client.volume, Waits::Initiator(Reserving { session: id, task }));
-                self.give_order(volume, Order::Control(Change::Reserve(bytes)), waits);
-            }
+            Work::Reserve { was, next } => self.reserve(place, Reserving { session: id, task }, was, next),
+        }
+    }
+
+    /// The Primary changes the control document; a node that stands by has it done there (SPC-4, 5.15.2.4.4).
+    fn reserve(&mut self, place: usize, whose: Reserving, was: Vec<u8>, next: Vec<u8>) {
+        let Some(index) = self.clients[place].as_ref().map(|client| client.volume) else { return };
+        let served = &self.volumes[index];
+        let (volume, life, me) = (served.id, served.life, served.replica.me());
+        match served.replica.record().primary.filter(|primary| *primary != me) {
+            None => self.give_order(index, Order::Control(Change::Reserve { was, next }), Waits::Initiator(whose)),
+            Some(primary) => self.notify(Notice::Reserve { volume, life, whose, primary, was, next }),
         }
     }
 
